@@ -19,8 +19,8 @@ const (
 	MaxAttributes        = 32 // a record
 	MaxAttributeBytes    = 4 << 10
 	MaxIndexValueBytes   = 4 << 10
-	MaxStateBytes        = 1 << 20 // a consumer's state
-	MaxNameBytes         = 128     // a stream's or consumer's name, [a-zA-Z0-9_.-]+
+	MaxStateBytes        = 512 << 10 // a consumer's state
+	MaxNameBytes         = 128       // a stream's or consumer's name, [a-zA-Z0-9_.-]+
 )
 
 // Sequence is a record's place in its shard. The first record of a shard has
