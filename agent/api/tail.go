@@ -99,11 +99,12 @@ func (s *Server) readRecords(w http.ResponseWriter, r *http.Request) {
 		out.flush() // the client learns at once that the stream is there
 	}
 	err = reading.run(r.Context(), out)
-	if err != nil && !errors.Is(err, context.Canceled) {
+	switch {
+	case errors.Is(err, context.Canceled): // the client has gone, or the daemon stops
+		out.write(Fault{Error: "the daemon stops"})
+	case err != nil:
 		s.logger.Warn("read broke off", "stream", req.stream, "error", err)
-		out.write(struct {
-			Error string `json:"error"`
-		}{err.Error()})
+		out.write(Fault{Error: err.Error()})
 	}
 	out.flush()
 }
@@ -175,7 +176,7 @@ func (r *reading) run(ctx context.Context, out *lineWriter) error {
 		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return ctx.Err()
 		case <-r.news:
 			r.news = r.log.News()
 			for _, c := range r.cursors {
