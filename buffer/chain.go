@@ -41,6 +41,7 @@ type chain struct {
 	notBefore time.Time // after a failed commit
 	failures  int
 	unit      []byte
+	bodies    [][]byte // of frames that are written, to be used again
 	builders  []*frameBuilder
 	zstd      *zstd.Encoder
 }
@@ -267,6 +268,12 @@ func (c *chain) write(batch []*request) error {
 	}
 	c.failures = 0
 	c.publish(frames, age)
+	for _, f := range frames {
+		c.reuse(f.body)
+	}
+	if c.writer.end > c.writer.size/2 {
+		c.log.prepareSpare(c.writer.size)
+	}
 	for _, r := range batch {
 		c.log.counters.appended(r)
 	}
@@ -306,18 +313,20 @@ func (c *chain) build(batch []*request, now instant) ([]*frame, error) {
 	used := 0
 	byShard := make(map[*shardState]*frameBuilder)
 	wall := now.wall.UnixMilli()
+	var b *frameBuilder // of the record before
 	for _, r := range batch {
 		for p := range r.parts {
 			part := &r.parts[p]
 			for i := range part.records {
 				rec := &part.records[i]
-				shard := part.stream.shards[shardOf(part.stream.starts, hashOf(rec.PartitionKey))]
-				b := byShard[shard]
-				if b == nil {
-					b = c.builder(used)
-					used++
-					b.start(shard)
-					byShard[shard] = b
+				shard := part.stream.shardOf(rec.PartitionKey)
+				if b == nil || b.shard != shard {
+					if b = byShard[shard]; b == nil {
+						b = c.builder(used)
+						used++
+						b.start(shard)
+						byShard[shard] = b
+					}
 				}
 				if b.enc.count > 0 && int64(b.enc.size())+recordSize(rec) > batchTarget {
 					frames = append(frames, c.finish(b))
@@ -373,14 +382,35 @@ func (c *chain) finish(b *frameBuilder) *frame {
 		skipped: b.shard.burnt, times: batchTimes{b.enc.first, b.enc.latest},
 	}
 	b.shard.burnt = 0
-	f.body = b.enc.body(make([]byte, 0, b.enc.size()+8))
+	f.body = b.enc.body(c.body(b.enc.size() + 8))
 	f.raw = uint32(len(f.body))
 	if b.shard.stream.config().Compression == Zstd && len(f.body) >= 128 {
 		if small := c.compress(f.body); len(small) < len(f.body)*15/16 {
+			c.reuse(f.body)
 			f.body, f.zstd = small, true
 		}
 	}
 	return f
+}
+
+// body returns an empty slice with room for size bytes, a used one if there
+// is one.
+func (c *chain) body(size int) []byte {
+	for i := len(c.bodies) - 1; i >= 0; i-- {
+		if b := c.bodies[i]; cap(b) >= size {
+			c.bodies[i] = c.bodies[len(c.bodies)-1]
+			c.bodies = c.bodies[:len(c.bodies)-1]
+			return b[:0]
+		}
+	}
+	return make([]byte, 0, size)
+}
+
+// reuse keeps a few bodies of ordinary size.
+func (c *chain) reuse(b []byte) {
+	if cap(b) <= 2*batchTarget && len(c.bodies) < 8 {
+		c.bodies = append(c.bodies, b)
+	}
 }
 
 func (c *chain) compress(body []byte) []byte {
@@ -392,7 +422,7 @@ func (c *chain) compress(body []byte) []byte {
 		}
 		c.zstd = e
 	}
-	return c.zstd.EncodeAll(body, make([]byte, 0, len(body)/2))
+	return c.zstd.EncodeAll(body, c.body(len(body)/2))
 }
 
 // writeUnit lays the frames out at the end of the open segment, or of a new
@@ -461,6 +491,7 @@ func (c *chain) publish(frames []*frame, age time.Duration) {
 			})
 		}
 		f.shard.publish(&f.header, c.open.id, f.offset, f.times)
+		l.unindexed += f.header.size()
 		f.shard.closed = append(f.shard.closed, f.closed...)
 	}
 	c.open.end, c.open.prev = c.writer.end, c.writer.prev

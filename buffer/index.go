@@ -206,7 +206,34 @@ func (l *Log) pendingIndexLocked() int {
 	return n
 }
 
-const indexOpsPerWrite = 512
+// indexDueLocked says whether enough waits to be written.
+func (l *Log) indexDueLocked() bool {
+	return l.pendingIndexLocked() >= indexThreshold || l.unindexed >= indexBytes
+}
+
+// What one transaction of Badger may hold with a memtable of 8 MiB is a little
+// more than this.
+const (
+	indexOpsPerWrite   = 4096
+	indexBytesPerWrite = 768 << 10
+)
+
+// writeOps writes ops in their order, in as few transactions as they fit.
+// flushMu is held.
+func (l *Log) writeOps(ops []KVOp) error {
+	for len(ops) > 0 {
+		n, bytes := 0, 0
+		for n < len(ops) && n < indexOpsPerWrite && (n == 0 || bytes < indexBytesPerWrite) {
+			bytes += len(ops[n].Key) + len(ops[n].Value)
+			n++
+		}
+		if err := l.kv.Write(ops[:n]); err != nil {
+			return err
+		}
+		ops = ops[n:]
+	}
+	return nil
+}
 
 // flushIndex writes what is only in memory to Badger, and how far that goes.
 // One caller at a time (l.flushMu). The positions of consumers go with it when
@@ -235,6 +262,7 @@ func (l *Log) flushIndex() error {
 		ops = append(ops, KVOp{Key: key, Value: sealValue(key, encodeSummary(g))})
 	}
 	summed := len(l.unsummed)
+	unindexed := l.unindexed
 	mark := l.checkpointLocked()
 	l.mu.RUnlock()
 
@@ -243,12 +271,8 @@ func (l *Log) flushIndex() error {
 	}
 	key := []byte{keyCheckpoint}
 	ops = append(ops, KVOp{Key: key, Value: sealValue(key, []byte(mark))})
-	for len(ops) > 0 {
-		n := min(len(ops), indexOpsPerWrite)
-		if err := l.kv.Write(ops[:n]); err != nil {
-			return fmt.Errorf("write the index: %w", err)
-		}
-		ops = ops[n:]
+	if err := l.writeOps(ops); err != nil {
+		return fmt.Errorf("write the index: %w", err)
 	}
 	l.lastMark = mark
 
@@ -260,6 +284,7 @@ func (l *Log) flushIndex() error {
 		s.closed = append([]closedRef(nil), s.closed[closedUpTo[s]:]...)
 	}
 	l.unsummed = append([]*segment(nil), l.unsummed[summed:]...)
+	l.unindexed -= unindexed
 	l.indexRoom.broadcast()
 	return nil
 }

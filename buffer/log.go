@@ -31,10 +31,14 @@ const (
 	damagedDir  = "damaged"
 )
 
-// indexThreshold is how many index entries wait in memory before they are
-// written to Badger; over indexLimit, commits wait for that.
+// Index entries wait in memory until there are indexThreshold of them, or
+// indexBytes of segments would have to be read again after a crash; over
+// indexLimit, commits wait for them to be written. Few large writes, because
+// each one costs Badger a sync of a memory map, which some kernels turn into a
+// megabyte.
 const (
-	indexThreshold = 1024
+	indexThreshold = 4096
+	indexBytes     = 64 << 20
 	indexLimit     = 64 * 1024
 )
 
@@ -73,6 +77,7 @@ type Log struct {
 	chains     map[string]*chain
 	segments   map[segmentID]*segment
 	unsummed   []*segment // sealed, not yet in Badger
+	unindexed  int64      // bytes of batches that are not yet in Badger
 	consumers  map[string]*consumerState
 	gaps       []Gap
 	lastCommit time.Time
@@ -83,18 +88,20 @@ type Log struct {
 	flushMu  sync.Mutex
 	lastMark string
 
-	spaceMu sync.Mutex // one decision about disk space at a time
-	spares  []spare
-	space   diskUse
+	spaceMu     sync.Mutex // one decision about disk space at a time
+	spares      []spare
+	spareNumber uint64
+	space       diskUse
 
 	pendingMu sync.Mutex
 	pending   int64 // bytes of appends under way
 
-	room      signal // memory for appends was given back
-	indexRoom signal // index entries were written
-	news      signal // something was committed
-	dirty     signal // a consumer changed
-	indexDue  signal // index entries wait
+	room      signal     // memory for appends was given back
+	indexRoom signal     // index entries were written
+	news      signal     // something was committed
+	dirty     signal     // a consumer changed
+	spaceDue  chan int64 // a segment of this size will be needed soon
+	indexDue  signal     // index entries wait
 
 	counters  counters
 	newest    seen // newest clock stamp found by recovery
@@ -133,7 +140,7 @@ func prepare(config Config, options Options) (*Log, error) {
 		streams: map[string]*streamState{}, byNumber: map[uint32]*streamState{},
 		shards: map[shardNumber]*shardState{}, chains: map[string]*chain{},
 		segments: map[segmentID]*segment{}, consumers: map[string]*consumerState{},
-		stop: make(chan struct{}),
+		stop: make(chan struct{}), spaceDue: make(chan int64, 1),
 	}
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
@@ -405,7 +412,7 @@ func (l *Log) keepPlaces() {
 	for {
 		due, dirty := l.indexDue.wait(), l.dirty.wait()
 		l.mu.RLock()
-		waiting, stale := l.pendingIndexLocked(), l.consumersDirtyLocked()
+		waiting, stale := l.indexDueLocked(), l.consumersDirtyLocked()
 		l.mu.RUnlock()
 		if stale && flush == nil {
 			flush = time.After(time.Second)
@@ -413,7 +420,7 @@ func (l *Log) keepPlaces() {
 		if stale && copied == nil {
 			copied = time.After(10 * time.Second)
 		}
-		if waiting >= indexThreshold {
+		if waiting {
 			l.complain("index", l.flushIndex())
 			select {
 			case <-l.stop:
@@ -465,9 +472,9 @@ func (l *Log) indexIfNeeded() {
 	for {
 		room := l.indexRoom.wait()
 		l.mu.RLock()
-		n := l.pendingIndexLocked()
+		n, due := l.pendingIndexLocked(), l.indexDueLocked()
 		l.mu.RUnlock()
-		if n < indexThreshold || l.quiet {
+		if !due || l.quiet {
 			return
 		}
 		l.indexDue.broadcast()

@@ -471,7 +471,7 @@ func (r *chainRecovery) batch(g *segment, h *frameHeader, offset int64, body []b
 		return nil
 	}
 	l.publishHeld(s, &b)
-	if l.rebuilt && l.pendingIndexLocked() >= 16*indexThreshold {
+	if l.rebuilt && l.pendingIndexLocked() >= 4*indexThreshold {
 		return l.flushIndex()
 	}
 	return nil
@@ -480,6 +480,7 @@ func (r *chainRecovery) batch(g *segment, h *frameHeader, offset int64, body []b
 // publishHeld makes a recovered batch readable.
 func (l *Log) publishHeld(s *shardState, b *held) {
 	s.publish(&b.header, b.id, b.offset, b.times)
+	l.unindexed += b.header.size()
 	s.closed = append(s.closed, b.closed...)
 }
 

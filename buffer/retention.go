@@ -228,33 +228,16 @@ func (l *Log) unindex(g *segment) error {
 	l.flushMu.Lock()
 	defer l.flushMu.Unlock()
 	ops := []KVOp{{Key: segmentKey(g.id), Delete: true}}
-	write := func(least int) error {
-		for len(ops) > least {
-			n := min(len(ops), indexOpsPerWrite)
-			if err := l.kv.Write(ops[:n]); err != nil {
-				return err
-			}
-			ops = ops[n:]
-		}
-		return nil
-	}
 	for n, share := range g.shards {
 		for _, kind := range []byte{keyBatch, keyClosed} {
 			from, to := shardPrefix(kind, n), shardKeyOf(kind, n, share.Last+1)
-			var keys [][]byte
 			if err := l.kv.Scan(from, to, false, func(key, _ []byte) bool {
-				keys = append(keys, slices.Clone(key))
+				ops = append(ops, KVOp{Key: slices.Clone(key), Delete: true})
 				return true
 			}); err != nil {
 				return err
 			}
-			for _, key := range keys {
-				ops = append(ops, KVOp{Key: key, Delete: true})
-			}
-		}
-		if err := write(indexOpsPerWrite); err != nil {
-			return err
 		}
 	}
-	return write(0)
+	return l.writeOps(ops)
 }

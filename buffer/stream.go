@@ -32,6 +32,14 @@ func (s *streamState) meta() *metaStream {
 	return &metaStream{Number: s.number, Name: s.name, Created: s.created, Config: s.config()}
 }
 
+// shardOf finds the shard of a partition key.
+func (s *streamState) shardOf(partitionKey string) *shardState {
+	if len(s.starts) == 1 {
+		return s.shards[0]
+	}
+	return s.shards[shardOf(s.starts, hashOf(partitionKey))]
+}
+
 // enqueue hands r to the chain of the stream.
 func (s *streamState) enqueue(r *request) (*chain, error) {
 	s.mu.RLock()
