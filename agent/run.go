@@ -55,7 +55,12 @@ func (r *runCommand) logger(c *console) (*slog.Logger, error) {
 	if err := level.UnmarshalText([]byte(r.LogLevel)); err != nil {
 		return nil, usage(err, "")
 	}
-	options := &slog.HandlerOptions{Level: level}
+	options := &slog.HandlerOptions{Level: level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Value.Kind() == slog.KindDuration { // else JSON has bare nanoseconds
+			a.Value = slog.StringValue(a.Value.Duration().String())
+		}
+		return a
+	}}
 	if r.LogFormat == "text" || r.LogFormat == "auto" && isTerminal(c.stderr) {
 		return slog.New(slog.NewTextHandler(c.stderr, options)), nil
 	}

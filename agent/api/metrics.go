@@ -215,7 +215,8 @@ func sourceMetrics() []figure {
 		count("appended_total", "Messages made durable.", func(s Source) int64 { return s.Appended }),
 		count("duplicates_total", "Messages redelivered that the log held already.", func(s Source) int64 { return s.Duplicates }),
 		count("set_aside_total", "Messages that could not become a record.", func(s Source) int64 { return s.SetAside }),
-		count("append_errors_total", "Appends the log refused.", func(s Source) int64 { return s.AppendErrors }),
+		count("acknowledged_total", "Messages acknowledged to the peer.", func(s Source) int64 { return s.Acknowledged }),
+		count("lost_total", "Messages that could not even be set aside.", func(s Source) int64 { return s.Lost }),
 		count("connects_total", "Connections made.", func(s Source) int64 { return s.Connects }),
 		inflight,
 	}

@@ -62,14 +62,17 @@ type Part struct {
 // Source is a source of records. Counters are since the daemon started.
 type Source struct {
 	Part
-	Messages     int64 `json:"messages"`      // received
-	Bytes        int64 `json:"bytes"`         // of their payloads
-	Appended     int64 `json:"appended"`      // durable in the log
-	Duplicates   int64 `json:"duplicates"`    // redelivered, and in the log already
-	SetAside     int64 `json:"set_aside"`     // could not become a record
-	AppendErrors int64 `json:"append_errors"` // refused by the log
-	Connects     int64 `json:"connects"`
-	Inflight     int64 `json:"inflight"` // received and not durable yet
+	URL          string `json:"url"`
+	Messages     int64  `json:"messages"`     // received
+	Bytes        int64  `json:"bytes"`        // of their payloads
+	Appended     int64  `json:"appended"`     // durable in the log
+	Acknowledged int64  `json:"acknowledged"` // told the peer so
+	Duplicates   int64  `json:"duplicates"`   // redelivered, and in the log already
+	SetAside     int64  `json:"set_aside"`    // could not become a record
+	Lost         int64  `json:"lost"`         // could not even be set aside
+	Connects     int64  `json:"connects"`
+	Inflight     int64  `json:"inflight"`            // received and not durable yet
+	LogError     string `json:"log_error,omitempty"` // why the log takes nothing at the moment
 }
 
 // Camera is a video source. Counters are since the daemon started.
