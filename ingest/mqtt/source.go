@@ -1,0 +1,362 @@
+// Package mqtt reads an existing MQTT broker into the shard log: wildcard
+// filters, QoS 0 to 2, a persistent session, TLS. The main type is Source.
+//
+// A message is acknowledged after the log made it durable, in the order of
+// arrival (MQTT 3.1.1, section 4.6). Meanwhile the following ones collect, so
+// that one commit serves many; their number is bounded, and beyond it nothing
+// is read from the connection. When the log is full no acknowledgement goes
+// out and the broker keeps what it has. A message that the broker delivers again
+// after a break, because its acknowledgement was lost, is recognised and not
+// appended twice: REDELIVERY.md says how and where that ends.
+//
+// What can never be appended goes to the stream ingest.Aside with its reason.
+//
+// The package is the only one that knows the client library
+// (eclipse/paho.mqtt.golang, MQTT 3.1.1), and uses nothing of its reconnecting:
+// each connection is a client of its own.
+package mqtt
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/url"
+	"os"
+	"sync"
+	"time"
+
+	paho "github.com/eclipse/paho.mqtt.golang"
+
+	"github.com/weir-edge/weir/buffer"
+	"github.com/weir-edge/weir/ingest"
+)
+
+// Log is what a source needs of the shard log: to append, and to read what it
+// appended last before it was killed.
+type Log interface {
+	ingest.Appender
+	Read(ctx context.Context, stream string, from buffer.Position, limit buffer.Limit) (buffer.Page, error)
+	Find(stream string, shard buffer.ShardID, start buffer.Start) (buffer.Sequence, error)
+	Stream(name string) (buffer.StreamInfo, error)
+}
+
+// shortSession: a connection that ends sooner than this counts as a failed
+// try, or a broker that throws us out at once would be asked without a pause.
+const shortSession = 30 * time.Second
+
+// Source is one broker. Make it with New, let it Run once.
+type Source struct {
+	config Config
+	log    Log
+	logger *slog.Logger
+	url    *url.URL
+	keys   []template // of config.Topics
+
+	queue chan item
+	state state
+}
+
+// New returns a source for a valid configuration. It connects to nothing yet.
+func New(config Config, log Log, logger *slog.Logger) (*Source, error) {
+	if err := config.Validate(); err != nil {
+		return nil, fmt.Errorf("mqtt source %s: %w", config.Name, err)
+	}
+	u, err := parseURL(config.URL)
+	if err != nil {
+		return nil, err
+	}
+	if logger == nil {
+		logger = slog.New(slog.DiscardHandler)
+	}
+	if config.ClientID == "" {
+		config.ClientID = "weir-" + config.Name
+	}
+	s := &Source{
+		config: config, log: log, logger: logger.With("source", config.Name), url: u,
+		queue: make(chan item, config.MaxInflight),
+	}
+	s.state.status = Status{Name: config.Name, URL: u.Redacted(), State: Connecting, Since: time.Now()}
+	for _, t := range config.Topics {
+		key, err := parseTemplate(t.PartitionKey)
+		if err != nil {
+			return nil, err
+		}
+		s.keys = append(s.keys, key)
+	}
+	return s, nil
+}
+
+// Run connects, and connects again, until ctx is done. It returns an error
+// only if its own files (certificates) cannot be read or the log cannot.
+func (s *Source) Run(ctx context.Context) error {
+	security, err := s.tlsConfig()
+	if err != nil {
+		return fmt.Errorf("mqtt source %s: %w", s.config.Name, err)
+	}
+	w := &worker{source: s, window: newWindow(s.config.MaxInflight)}
+	if err := w.rebuild(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return fmt.Errorf("mqtt source %s: read back what was appended last: %w", s.config.Name, err)
+	}
+	var group sync.WaitGroup
+	group.Go(func() { w.run(ctx) })
+	s.connections(ctx, security)
+	group.Wait()
+	return nil
+}
+
+// connections keeps one connection after the other until ctx is done.
+func (s *Source) connections(ctx context.Context, security *tls.Config) {
+	var pause time.Duration
+	for epoch := uint64(1); ctx.Err() == nil; epoch++ {
+		c := &connection{source: s, epoch: epoch, security: security, lost: make(chan error, 1)}
+		began := time.Now()
+		err := c.run(ctx)
+		if ctx.Err() != nil {
+			break
+		}
+		if time.Since(began) >= shortSession {
+			pause = 0
+		}
+		pause = s.config.Retry.Next(pause, rand.Float64())
+		s.state.away(err, pause, s.logger)
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
+	s.state.set(Stopped, nil)
+}
+
+func (s *Source) tlsConfig() (*tls.Config, error) {
+	if s.url.Scheme != "mqtts" {
+		return nil, nil
+	}
+	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: s.config.TLS.ServerName}
+	if c.ServerName == "" {
+		c.ServerName = s.url.Hostname()
+	}
+	if name := s.config.TLS.CAFile; name != "" {
+		pem, err := os.ReadFile(name)
+		if err != nil {
+			return nil, fmt.Errorf("tls.ca_file: %w", err)
+		}
+		c.RootCAs = x509.NewCertPool()
+		if !c.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("tls.ca_file: %s holds no certificate", name)
+		}
+	}
+	if s.config.TLS.CertFile != "" {
+		pair, err := tls.LoadX509KeyPair(s.config.TLS.CertFile, s.config.TLS.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("tls.cert_file: %w", err)
+		}
+		c.Certificates = []tls.Certificate{pair}
+	}
+	return c, nil
+}
+
+// connection is one client of the library, from CONNECT to the end.
+type connection struct {
+	source   *Source
+	epoch    uint64
+	security *tls.Config
+	lost     chan error // gets the reason of the end
+	done     <-chan struct{}
+	conn     net.Conn
+}
+
+// run holds the connection until it is lost (an error) or ctx is done.
+func (c *connection) run(ctx context.Context) error {
+	s := c.source
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	c.done = ctx.Done()
+	s.state.set(Connecting, nil)
+	client := paho.NewClient(c.options())
+	// The session may deliver before CONNACK is processed and long before
+	// SUBSCRIBE: the handler is in the options.
+	defer client.Disconnect(250)
+	defer cancel() // before Disconnect, so that a handler that waits lets go
+	connect := client.Connect()
+	if err := c.wait(ctx, connect, s.config.ConnectTimeout.Std()); err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	present := false
+	if t, ok := connect.(*paho.ConnectToken); ok {
+		present = t.SessionPresent()
+	}
+	s.state.session(present)
+	if !present {
+		if !c.put(item{epoch: c.epoch, newSession: true}) {
+			return nil
+		}
+	}
+	if err := c.subscribe(ctx, client); err != nil {
+		return err
+	}
+	s.state.connected(s.logger)
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-c.lost:
+		return err
+	}
+}
+
+// wait is for a token, the end of the connection or ctx.
+func (c *connection) wait(ctx context.Context, token paho.Token, limit time.Duration) error {
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-token.Done():
+		return token.Error()
+	case err := <-c.lost:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return fmt.Errorf("no answer within %s", limit)
+	}
+}
+
+func (c *connection) subscribe(ctx context.Context, client paho.Client) error {
+	filters := make(map[string]byte)
+	for _, t := range c.source.config.Topics {
+		filters[t.Filter] = max(filters[t.Filter], byte(t.QoS))
+	}
+	token := client.SubscribeMultiple(filters, nil)
+	if err := c.wait(ctx, token, c.source.config.ConnectTimeout.Std()); err != nil {
+		return fmt.Errorf("subscribe: %w", err)
+	}
+	t, ok := token.(*paho.SubscribeToken)
+	if !ok {
+		return nil
+	}
+	var refused []error
+	for filter, code := range t.Result() {
+		if code > 2 {
+			refused = append(refused, fmt.Errorf("the broker refuses the subscription to %s", filter))
+		}
+	}
+	return errors.Join(refused...)
+}
+
+func (c *connection) options() *paho.ClientOptions {
+	s := c.source
+	o := paho.NewClientOptions().
+		AddBroker(s.url.String()).
+		SetClientID(s.config.ClientID).
+		SetProtocolVersion(4).
+		SetCleanSession(s.config.CleanSession).
+		SetOrderMatters(true).
+		SetAutoAckDisabled(true).
+		SetAutoReconnect(false).
+		SetConnectRetry(false).
+		SetResumeSubs(false).
+		SetKeepAlive(s.config.KeepAlive.Std()).
+		SetPingTimeout(max(s.config.KeepAlive.Std()/2, time.Second)).
+		SetConnectTimeout(s.config.ConnectTimeout.Std()).
+		SetWriteTimeout(s.config.ConnectTimeout.Std()).
+		SetDefaultPublishHandler(func(_ paho.Client, m paho.Message) { c.arrived(m) }).
+		SetConnectionLostHandler(func(_ paho.Client, err error) { c.end(err) }).
+		SetCustomOpenConnectionFn(func(*url.URL, paho.ClientOptions) (net.Conn, error) { return c.dial() })
+	if s.config.Username != "" {
+		o.SetUsername(s.config.Username)
+		o.SetPassword(s.config.Password.Reveal())
+	}
+	return o
+}
+
+func (c *connection) end(err error) {
+	if err == nil {
+		err = errors.New("the connection ended")
+	}
+	select {
+	case c.lost <- err:
+	default: // the first reason counts
+	}
+}
+
+func (c *connection) dial() (net.Conn, error) {
+	s := c.source
+	d := &net.Dialer{Timeout: s.config.ConnectTimeout.Std(), KeepAlive: 15 * time.Second}
+	conn, err := d.Dial("tcp", s.url.Host)
+	if err != nil {
+		return nil, err
+	}
+	if c.security != nil {
+		secure := tls.Client(conn, c.security)
+		ctx, cancel := context.WithTimeout(context.Background(), s.config.ConnectTimeout.Std())
+		defer cancel()
+		if err := secure.HandshakeContext(ctx); err != nil {
+			return nil, errors.Join(err, conn.Close())
+		}
+		conn = secure
+	}
+	c.conn = conn
+	// The limit is of the payload; topic and identifier come on top.
+	return newGuard(conn, int(s.config.MaxMessageBytes)+70_000, c.tooLarge), nil
+}
+
+// arrived is the library's handler. It blocks while the window is full, and
+// with it everything that reads this connection.
+func (c *connection) arrived(m paho.Message) {
+	it := item{
+		epoch: c.epoch, topic: m.Topic(), payload: m.Payload(), qos: m.Qos(), id: m.MessageID(),
+		dup: m.Duplicate(), retained: m.Retained(), arrival: time.Now(), ack: m.Ack,
+	}
+	if len(it.payload) > int(c.source.config.MaxMessageBytes) {
+		it.tooLarge, it.size = true, len(it.payload)
+		it.hash = fingerprint(it.topic, it.payload)
+		it.payload = append([]byte(nil), it.payload[:min(len(it.payload), ingest.MaxAsideBytes)]...)
+	}
+	c.put(it)
+}
+
+// tooLarge takes a message that the guard read past.
+func (c *connection) tooLarge(o oversized) error {
+	it := item{
+		epoch: c.epoch, topic: o.topic, payload: o.data, qos: o.qos, id: o.id, dup: o.dup, retained: o.retained,
+		arrival: time.Now(), tooLarge: true, size: o.size, hash: o.hash,
+		ack: func() { c.acknowledge(o.qos, o.id) },
+	}
+	if !c.put(it) {
+		return net.ErrClosed
+	}
+	return nil
+}
+
+// acknowledge writes the PUBACK or PUBREC of a message the library never saw.
+// It is one write of four bytes and does not mix with the library's own.
+func (c *connection) acknowledge(qos byte, id uint16) {
+	first := byte(0x40)
+	switch qos {
+	case 0:
+		return
+	case 2:
+		first = 0x50
+	}
+	if _, err := c.conn.Write([]byte{first, 2, byte(id >> 8), byte(id)}); err != nil {
+		c.end(err) // the broker delivers it again, and it is recognised
+	}
+}
+
+// put hands an item to the worker; false when the connection is over, and
+// then the broker will deliver it again.
+func (c *connection) put(it item) bool {
+	select {
+	case c.source.queue <- it:
+		c.source.state.received(it)
+		return true
+	case <-c.done:
+		return false
+	}
+}
