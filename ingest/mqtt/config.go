@@ -30,10 +30,11 @@ type Config struct {
 	KeepAlive value.Duration `yaml:"keep_alive"`
 	// ConnectTimeout for TCP, TLS and CONNACK together. Default 10s.
 	ConnectTimeout value.Duration `yaml:"connect_timeout"`
-	// MaxInflight messages are taken before the first of them is durable, and
-	// as many are recognised when they are delivered again after a break. Set it
-	// to at least the broker's own in-flight limit for a client (mosquitto:
-	// max_inflight_messages, 20). Default 2000.
+	// MaxInflight messages are taken before the first of them is durable; then
+	// nothing more is read from the connection. Default 2000: 50 ms at 40,000
+	// messages a second. The broker's own limit for a client comes on top
+	// (mosquitto: max_inflight_messages, 20, which at a commit window of 50 ms
+	// means 400 messages a second).
 	MaxInflight int `yaml:"max_inflight"`
 	// MaxMessageBytes: a larger message is set aside unread but for its first
 	// 64 KiB. Default 1MiB, as a record; at most 10MiB.

@@ -98,7 +98,7 @@ func (s *Source) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("mqtt source %s: %w", s.config.Name, err)
 	}
-	w := &worker{source: s, window: newWindow(s.config.MaxInflight)}
+	w := &worker{source: s, window: newWindow()}
 	if err := w.rebuild(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -171,6 +171,9 @@ type connection struct {
 	lost     chan error // gets the reason of the end
 	done     <-chan struct{}
 	conn     net.Conn
+
+	mu   sync.Mutex
+	over bool // nothing more of this connection reaches the worker
 }
 
 // run holds the connection until it is lost (an error) or ctx is done.
@@ -184,7 +187,7 @@ func (c *connection) run(ctx context.Context) error {
 	// The session may deliver before CONNACK is processed and long before
 	// SUBSCRIBE: the handler is in the options.
 	defer client.Disconnect(250)
-	defer cancel() // before Disconnect, so that a handler that waits lets go
+	defer c.close(cancel) // before Disconnect, so that a handler that waits lets go
 	connect := client.Connect()
 	if err := c.wait(ctx, connect, s.config.ConnectTimeout.Std()); err != nil {
 		return fmt.Errorf("connect: %w", err)
@@ -349,14 +352,35 @@ func (c *connection) acknowledge(qos byte, id uint16) {
 	}
 }
 
+// close sees to it that what this connection brought so far is all it will
+// have brought: the library may still call the handler for what it has read.
+func (c *connection) close(cancel context.CancelFunc) {
+	cancel()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.over = true
+}
+
 // put hands an item to the worker; false when the connection is over, and
-// then the broker will deliver it again.
+// then the broker will deliver it again. After one false there are only more
+// of them: a later message must not get in before an earlier one.
 func (c *connection) put(it item) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	select {
+	case <-c.done:
+		c.over = true
+	default:
+	}
+	if c.over {
+		return false
+	}
 	select {
 	case c.source.queue <- it:
 		c.source.state.received(it)
 		return true
 	case <-c.done:
+		c.over = true
 		return false
 	}
 }

@@ -5,11 +5,15 @@ import (
 	"encoding/binary"
 )
 
+// windowSize is how many messages back a redelivery is recognised: half of the
+// packet identifiers there are. Brokers give them out one after the other, so
+// within that distance an identifier stands for one message only.
+const windowSize = 1 << 15
+
 // window recognises messages that the broker delivers again although the log
-// has them (REDELIVERY.md): the last size acknowledged-after-append messages,
-// by packet identifier. One goroutine at a time.
+// has them (REDELIVERY.md): the last windowSize that became durable, by packet
+// identifier. One goroutine at a time.
 type window struct {
-	size   int
 	byID   map[uint16]seenMessage
 	serial uint64
 }
@@ -21,27 +25,20 @@ type seenMessage struct {
 	exact  bool   // QoS 2: the identifier is its until PUBCOMP, however long that takes
 }
 
-func newWindow(size int) *window { return &window{size: size, byID: make(map[uint16]seenMessage)} }
+func newWindow() *window { return &window{byID: make(map[uint16]seenMessage)} }
 
 // note remembers a message that is durable now.
 func (w *window) note(id uint16, m seenMessage) {
 	w.serial++
 	m.serial = w.serial
-	w.byID[id] = m
-	if len(w.byID) > 2*w.size {
-		for id, m := range w.byID {
-			if !m.exact && w.serial-m.serial >= uint64(w.size) {
-				delete(w.byID, id)
-			}
-		}
-	}
+	w.byID[id] = m // at most one for each of 65,535 identifiers
 }
 
 // holds says whether a message with the DUP flag that came over connection
 // epoch is one that was noted over an earlier one.
 func (w *window) holds(id uint16, hash, epoch uint64) bool {
 	m, ok := w.byID[id]
-	return ok && m.hash == hash && m.epoch < epoch && (m.exact || w.serial-m.serial < uint64(w.size))
+	return ok && m.hash == hash && m.epoch < epoch && (m.exact || w.serial-m.serial < windowSize)
 }
 
 // forget is for a message without the DUP flag: the broker uses the identifier

@@ -359,19 +359,25 @@ func (w *worker) rebuild(ctx context.Context) error {
 	slices.SortStableFunc(list, func(a, b message) int {
 		return cmp.Or(a.arrival.Compare(b.arrival), cmp.Compare(a.sequence, b.sequence))
 	})
-	for _, m := range list[max(0, len(list)-w.source.config.MaxInflight):] {
+	for _, m := range list[max(0, len(list)-windowSize):] {
 		w.window.note(m.id, seenMessage{hash: m.hash, exact: m.exact})
 		w.last = m.arrival
 	}
 	return nil
 }
 
+// rebuildBytes of each shard are read back at most: 2 KiB a message.
+const rebuildBytes = 64 << 20
+
 // tail calls fn for the newest entries of a shard, as many as the window has.
 func (w *worker) tail(ctx context.Context, stream string, shard buffer.ShardInfo, fn func(*buffer.Entry)) error {
 	at := buffer.Position{Shard: shard.ID, Sequence: shard.First}
-	if window := buffer.Sequence(w.source.config.MaxInflight); shard.Next > shard.First+window {
-		at.Sequence = shard.Next - window
+	records := int64(shard.Next - shard.First)
+	if records == 0 {
+		return nil
 	}
+	count := min(records, windowSize, rebuildBytes/max(shard.Bytes/records, 1)+1)
+	at.Sequence = shard.Next - buffer.Sequence(count)
 	for {
 		page, err := w.source.log.Read(ctx, stream, at, buffer.Limit{})
 		if err != nil {
