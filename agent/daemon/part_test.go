@@ -129,9 +129,9 @@ func TestProbeSeesHang(t *testing.T) {
 	}
 	f := func(name string, steps ...step) {
 		t.Helper()
-		p := newProbe(nil)
+		l := &loop{name: "log"}
 		for i, s := range steps {
-			if err := p.judge(now.Add(s.after), s.pending, s.moved); (err != nil) != s.hangs {
+			if err := l.judge(now.Add(s.after), s.pending, s.moved, 10*time.Second); (err != nil) != s.hangs {
 				t.Errorf("%s: step %d gives %v", name, i+1, err)
 			}
 		}

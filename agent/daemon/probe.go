@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/weir-edge/weir/agent/api"
 )
 
 // probe finds out whether the daemon makes progress. Each question runs in a
@@ -14,20 +16,23 @@ import (
 type probe struct {
 	daemon *Daemon
 
-	mu      sync.Mutex
-	asking  bool
-	commits int64     // what moves when the committers work
-	stuck   time.Time // since when appends wait and nothing moves; zero: they do not
+	mu     sync.Mutex
+	asking bool
+	loops  map[string]*loop
 }
 
-func newProbe(d *Daemon) *probe { return &probe{daemon: d} }
+func newProbe(d *Daemon) *probe { return &probe{daemon: d, loops: map[string]*loop{}} }
 
-// stuckAfter is how long appends may wait while no commit ends before it
-// counts as a hang; a card that stalls for a few seconds is none.
-const stuckAfter = 10 * time.Second
+// How long a loop may have work and get nowhere before it counts as hung. A
+// card that stalls for a few seconds is no hang, and a source can only be as
+// quick as the log.
+const (
+	logStuckAfter    = 10 * time.Second
+	sourceStuckAfter = 30 * time.Second
+)
 
-// check returns nil if the log and every part answer, and the committers do
-// not sit on appends.
+// check returns nil if the log and every part answer, and no loop sits on its
+// work.
 func (p *probe) check(ctx context.Context) error {
 	p.mu.Lock()
 	if p.asking {
@@ -38,7 +43,7 @@ func (p *probe) check(ctx context.Context) error {
 	p.mu.Unlock()
 	answer := make(chan error, 1)
 	go func() { // ends with its answer; while it hangs there is no other
-		err := p.ask()
+		err := p.ask(time.Now())
 		p.mu.Lock()
 		p.asking = false
 		p.mu.Unlock()
@@ -52,30 +57,55 @@ func (p *probe) check(ctx context.Context) error {
 	}
 }
 
-// ask takes the locks of the log and of all parts, and looks whether the
-// commits move.
-func (p *probe) ask() error {
+// ask takes the locks of the log and of all parts, and looks whether their
+// loops get on.
+func (p *probe) ask(now time.Time) error {
 	p.daemon.log.Streams()
-	p.daemon.Parts()
 	stats := p.daemon.log.Stats()
 	// A commit that fails, an append that is refused: that is not a hang.
 	moved := stats.Commits + stats.WriteErrors + stats.RefusedAppends
-	return p.judge(time.Now(), stats.PendingBytes, moved)
+	errs := []error{p.loop("log").judge(now, stats.PendingBytes, moved, logStuckAfter)}
+	for _, s := range p.daemon.Parts().Sources {
+		pending := s.Inflight
+		if s.State != api.Running || s.LogError != "" {
+			pending = 0 // it waits for someone else, and says so
+		}
+		moved := s.Appended + s.Acknowledged + s.Duplicates + s.SetAside + s.Lost + s.Restarts
+		errs = append(errs, p.loop("source "+s.Name).judge(now, pending, moved, sourceStuckAfter))
+	}
+	return errors.Join(errs...)
 }
 
-// judge decides from two figures of the log whether its committers hang.
-func (p *probe) judge(now time.Time, pending, moved int64) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	switch {
-	case pending == 0 || moved != p.commits:
-		p.stuck = time.Time{}
-	case p.stuck.IsZero():
-		p.stuck = now
+// loop returns what is known of the loop called name. Only ask calls it, and
+// there is one ask at a time.
+func (p *probe) loop(name string) *loop {
+	l := p.loops[name]
+	if l == nil {
+		l = &loop{name: name}
+		p.loops[name] = l
 	}
-	p.commits = moved
-	if !p.stuck.IsZero() && now.Sub(p.stuck) >= stuckAfter {
-		return fmt.Errorf("%d bytes wait for a commit for %s", pending, now.Sub(p.stuck).Round(time.Second))
+	return l
+}
+
+// loop is something that works off what is pending.
+type loop struct {
+	name  string
+	moved int64     // what it had done when it was last looked at
+	stuck time.Time // since when there is work and nothing moves; zero: it gets on
+}
+
+// judge decides from what is pending and what was done whether the loop
+// hangs.
+func (l *loop) judge(now time.Time, pending, moved int64, after time.Duration) error {
+	switch {
+	case pending == 0 || moved != l.moved:
+		l.stuck = time.Time{}
+	case l.stuck.IsZero():
+		l.stuck = now
+	}
+	l.moved = moved
+	if !l.stuck.IsZero() && now.Sub(l.stuck) >= after {
+		return fmt.Errorf("%s: %d pending and nothing done for %s", l.name, pending, now.Sub(l.stuck).Round(time.Second))
 	}
 	return nil
 }
