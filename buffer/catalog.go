@@ -356,16 +356,26 @@ func (l *Log) applyMeta(e metaEntry) {
 	}
 }
 
-// keepGap remembers a gap, the oldest ones give way. Log.mu is held, or Open
-// runs.
-func (l *Log) keepGap(g Gap) {
-	if slices.ContainsFunc(l.gaps, func(o Gap) bool {
-		return o.Stream == g.Stream && o.Shard == g.Shard && o.From == g.From && o.To == g.To
-	}) {
-		return
+// keepGap remembers a gap: one that goes on where another of its kind ended
+// becomes part of it, and beyond maxGapsKept the oldest give way. It returns
+// false if the gap was known. Log.mu is held, or Open runs.
+func (l *Log) keepGap(g Gap) bool {
+	for i := len(l.gaps) - 1; i >= 0; i-- {
+		o := &l.gaps[i]
+		if o.Stream != g.Stream || o.Shard != g.Shard || o.Reason != g.Reason || !slices.Equal(o.Consumers, g.Consumers) {
+			continue
+		}
+		if g.From >= o.From && g.To <= o.To {
+			return false
+		}
+		if g.From >= o.From && g.From <= o.To+1 {
+			o.To, o.Bytes, o.At = g.To, o.Bytes+g.Bytes, g.At
+			return true
+		}
 	}
 	l.gaps = append(l.gaps, g)
 	if n := len(l.gaps) - maxGapsKept; n > 0 {
 		l.gaps = append([]Gap(nil), l.gaps[n:]...)
 	}
+	return true
 }

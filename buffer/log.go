@@ -532,9 +532,7 @@ func (l *Log) reportCorrupt(s *shardState, ref *batchRef, err *CorruptError) {
 		Bytes: int64(ref.length), Reason: GapCorrupt, At: now.wall,
 	}
 	l.mu.Lock()
-	n := len(l.gaps)
-	l.keepGap(g)
-	fresh := len(l.gaps) > n
+	fresh := l.keepGap(g)
 	l.mu.Unlock()
 	if fresh {
 		l.counters.corrupt.Add(1)

@@ -157,3 +157,10 @@ func TestAtTime(t *testing.T) {
 		}
 	}
 }
+
+func removeAll(t *testing.T, dir string) {
+	t.Helper()
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+}

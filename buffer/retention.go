@@ -113,12 +113,27 @@ func (l *Log) moveHorizon(s *shardState, oldest time.Duration, now instant) erro
 	}
 }
 
-// trimLocked moves the horizon of s up to before next, and records the gap if
-// a consumer had not read what goes or the disk decided.
+// trimLocked moves the horizon of s up to before next, and keeps the gap if
+// there is one to tell of. Log.mu is held.
 func (l *Log) trimLocked(s *shardState, next Sequence, bytes int64, reason GapReason, now instant) {
-	from := s.first
-	if next <= from {
+	if next <= s.first {
 		return
+	}
+	l.counters.drop(reason, int64(next-s.first), bytes)
+	if g := l.gapOfTrimLocked(s, next, bytes, reason, now); g != nil {
+		l.log.Warn("records were dropped", "stream", g.Stream, "shard", g.Shard.String(), "from", g.From, "to", g.To,
+			"reason", string(reason), "not_read_by", g.Consumers)
+		l.keepGap(*g)
+	}
+	s.first = next
+}
+
+// gapOfTrimLocked is the gap that a trim leaves, if a consumer had not read
+// what goes or the disk decided; nil if retention did its work on records that
+// everybody had read. A late reader is told all the same.
+func (l *Log) gapOfTrimLocked(s *shardState, next Sequence, bytes int64, reason GapReason, now instant) *Gap {
+	if next <= s.first {
+		return nil
 	}
 	key := ShardKey{s.stream.name, s.number.shard}
 	var behind []string
@@ -127,25 +142,14 @@ func (l *Log) trimLocked(s *shardState, next Sequence, bytes int64, reason GapRe
 			behind = append(behind, name)
 		}
 	}
-	slices.Sort(behind)
-	s.first = next
-	l.counters.drop(reason, int64(next-from), bytes)
 	if len(behind) == 0 && reason == GapRetention {
-		return // it did its work; a late reader is told all the same
+		return nil
 	}
-	g := Gap{Stream: key.Stream, Shard: key.Shard, From: from, To: next - 1, Bytes: bytes, Reason: reason, Consumers: behind, At: now.wall}
-	for i := len(l.gaps) - 1; i >= 0; i-- {
-		if o := &l.gaps[i]; o.Stream == g.Stream && o.Shard == g.Shard {
-			if o.Reason == g.Reason && o.To+1 == g.From && slices.Equal(o.Consumers, g.Consumers) {
-				o.To, o.Bytes, o.At = g.To, o.Bytes+g.Bytes, g.At
-				return
-			}
-			break
-		}
+	slices.Sort(behind)
+	return &Gap{
+		Stream: key.Stream, Shard: key.Shard, From: s.first, To: next - 1, Bytes: bytes, Reason: reason,
+		Consumers: behind, At: now.wall.Round(0),
 	}
-	l.log.Warn("records were dropped", "stream", g.Stream, "shard", g.Shard.String(), "from", g.From, "to", g.To,
-		"reason", string(reason), "not_read_by", behind)
-	l.keepGap(g)
 }
 
 // dropOldest drops the oldest segment of c, which is sealed: first its index
@@ -210,6 +214,7 @@ func (l *Log) planDrop(c *chain, g *segment, reason GapReason) ([]metaEntry, fun
 		entries = append(entries, metaEntry{Trim: &metaTrim{
 			Stream: n.stream, Shard: n.shard, Next: share.Last + 1, Bytes: k.bytes, Latest: k.latest,
 		}})
+		entries = append(entries, l.gapEntries(s, share, reason, now)...)
 	}
 	apply := func() {
 		for _, k := range cuts {
@@ -221,6 +226,23 @@ func (l *Log) planDrop(c *chain, g *segment, reason GapReason) ([]metaEntry, fun
 		delete(l.segments, g.id)
 	}
 	return entries, apply, nil
+}
+
+// gapEntries are the gaps that dropping a share makes final: the one it opens
+// itself, and those that age opened before and only memory has.
+func (l *Log) gapEntries(s *shardState, share *segmentShare, reason GapReason, now instant) []metaEntry {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	var entries []metaEntry
+	for _, g := range l.gaps {
+		if g.Stream == s.stream.name && g.Shard == s.number.shard && g.From <= share.Last && g.To >= share.First {
+			entries = append(entries, metaEntry{Gap: &g})
+		}
+	}
+	if g := l.gapOfTrimLocked(s, share.Last+1, share.Bytes, reason, now); g != nil {
+		entries = append(entries, metaEntry{Gap: g})
+	}
+	return entries
 }
 
 // unindex takes the entries of a dropped segment out of Badger.
