@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unique"
 )
 
 // Bytes is a size in bytes. In text it is a whole number with one of the
@@ -109,20 +110,36 @@ func (d Duration) String() string {
 func (d Duration) Std() time.Duration { return time.Duration(d) }
 
 // Secret is a value that must not be seen: every way of printing it gives
-// "***" (or nothing, if it is empty). Reveal gives the value itself.
-type Secret struct{ text string }
+// "***" (or nothing, if it is empty). Reveal gives the value itself. Secrets
+// compare by their text; the zero value is the empty one.
+type Secret struct {
+	// Not the text itself: fmt prints the fields of a struct that it reaches
+	// through an unexported field without asking any method. Of a handle it
+	// prints an address.
+	text unique.Handle[string]
+}
 
 // NewSecret wraps text.
-func NewSecret(text string) Secret { return Secret{text} }
+func NewSecret(text string) Secret {
+	if text == "" {
+		return Secret{}
+	}
+	return Secret{unique.Make(text)}
+}
 
 // Reveal returns the secret, for the one place that sends it to its peer.
-func (s Secret) Reveal() string { return s.text }
+func (s Secret) Reveal() string {
+	if s.IsZero() {
+		return ""
+	}
+	return s.text.Value()
+}
 
 // IsZero says whether there is no secret at all.
-func (s Secret) IsZero() bool { return s.text == "" }
+func (s Secret) IsZero() bool { return s == Secret{} }
 
 func (s Secret) String() string {
-	if s.text == "" {
+	if s.IsZero() {
 		return ""
 	}
 	return "***"
@@ -145,6 +162,6 @@ func (s *Secret) UnmarshalText(text []byte) error {
 	if strings.ContainsRune(string(text), 0) {
 		return errors.New("a secret must not contain a NUL byte")
 	}
-	s.text = string(text)
+	*s = NewSecret(string(text))
 	return nil
 }
