@@ -272,7 +272,7 @@ func (c *chain) write(batch []*request) error {
 		c.reuse(f.body)
 	}
 	if c.writer.end > c.writer.size/2 {
-		c.log.prepareSpare(c.writer.size)
+		c.log.prepareSpare(c)
 	}
 	for _, r := range batch {
 		c.log.counters.appended(r)

@@ -96,12 +96,12 @@ type Log struct {
 	pendingMu sync.Mutex
 	pending   int64 // bytes of appends under way
 
-	room      signal     // memory for appends was given back
-	indexRoom signal     // index entries were written
-	news      signal     // something was committed
-	dirty     signal     // a consumer changed
-	spaceDue  chan int64 // a segment of this size will be needed soon
-	indexDue  signal     // index entries wait
+	room      signal      // memory for appends was given back
+	indexRoom signal      // index entries were written
+	news      signal      // something was committed
+	dirty     signal      // a consumer changed
+	spaceDue  chan *chain // it will need another segment soon
+	indexDue  signal      // index entries wait
 
 	counters  counters
 	newest    seen // newest clock stamp found by recovery
@@ -140,7 +140,7 @@ func prepare(config Config, options Options) (*Log, error) {
 		streams: map[string]*streamState{}, byNumber: map[uint32]*streamState{},
 		shards: map[shardNumber]*shardState{}, chains: map[string]*chain{},
 		segments: map[segmentID]*segment{}, consumers: map[string]*consumerState{},
-		stop: make(chan struct{}), spaceDue: make(chan int64, 1),
+		stop: make(chan struct{}), spaceDue: make(chan *chain, 1),
 	}
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)

@@ -309,46 +309,56 @@ func (l *Log) keepSpace() {
 		select {
 		case <-l.stop:
 			return
-		case size := <-l.spaceDue:
-			l.complain("segment", l.makeSpare(size))
+		case c := <-l.spaceDue:
+			l.complain("segment", l.makeSpare(c))
 		case <-tick.C:
 			l.complain("retention", l.retain())
 		}
 	}
 }
 
-// prepareSpare asks for a file for the next segment, so that the committer
-// need not wait for one.
-func (l *Log) prepareSpare(size int64) {
+// prepareSpare asks for a file for the next segment of c, so that its
+// committer need not wait for one.
+func (l *Log) prepareSpare(c *chain) {
 	select {
-	case l.spaceDue <- size:
-	default: // the one asked for before is still under way
+	case l.spaceDue <- c:
+	default: // one asked for before is still under way
 	}
 }
 
-// makeSpare sees to it that there is a spare of this size, if that costs no
-// record that could stay: by allocating one where the budget has room, else by
-// dropping the segment that the next one would push out anyway.
-func (l *Log) makeSpare(size int64) error {
+// makeSpare sees to it that there is a spare for the next segment of c: by
+// allocating one where the budget has room, else by dropping now what that
+// segment would push out anyway.
+func (l *Log) makeSpare(c *chain) error {
 	l.spaceMu.Lock()
 	defer l.spaceMu.Unlock()
+	l.mu.RLock()
+	policy := c.policy
+	l.mu.RUnlock()
+	size := l.segmentBytes(policy)
 	for _, s := range l.spares {
 		if s.size == size {
 			return nil
 		}
 	}
 	l.lookAtDisk()
-	if l.hasRoom(size) && len(l.spares) < maxSpares {
-		l.spareNumber++
-		g := &segment{path: path.Join(spareDir, fmt.Sprintf("new-%016x.seg", l.spareNumber)), size: size}
-		file, err := l.createSegment(g)
-		if err != nil {
-			return err
+	if !l.hasRoom(size) {
+		if policy.maxBytes == 0 && policy.onFull == DropOldest {
+			l.dropVictim(policy) // if there is none, the committer will say so
 		}
-		l.spares = append(l.spares, spare{g.path, size})
-		return file.Close()
+		return nil
 	}
-	return nil
+	if len(l.spares) == maxSpares {
+		return nil
+	}
+	l.spareNumber++
+	g := &segment{path: path.Join(spareDir, fmt.Sprintf("new-%016x.seg", l.spareNumber)), size: size}
+	file, err := l.createSegment(g)
+	if err != nil {
+		return err
+	}
+	l.spares = append(l.spares, spare{g.path, size})
+	return file.Close()
 }
 
 func isNoSpace(err error) bool { return errors.Is(err, unix.ENOSPC) }

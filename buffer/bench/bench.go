@@ -103,7 +103,7 @@ func (r *run) measure(ctx context.Context, report *Report) (err error) {
 	}
 	defer func() { err = errors.Join(err, r.log.Close()) }()
 	sizes := []*size{
-		{bytes: 4 << 10, commits: 600, first: &report.First4KiB, wa: &report.WA4KiB, over: &report.OverRaw4KiB},
+		{bytes: 4 << 10, commits: 2000, first: &report.First4KiB, wa: &report.WA4KiB, over: &report.OverRaw4KiB},
 		{bytes: 64 << 10, commits: 200, first: &report.First64KiB, wa: &report.WA64KiB, over: &report.OverRaw64KiB},
 		{bytes: 256 << 10, commits: 60, first: &report.First256KiB, wa: &report.WA256KiB, over: &report.OverRaw256KiB},
 		{bytes: 1 << 20, commits: 32, first: &report.First1MiB, wa: &report.WA1MiB, over: &report.OverRaw1MiB},
