@@ -3,7 +3,7 @@
 // and, in buffer/crashtest, one in memory that forgets what was not synced.
 //
 // Names are relative to the root and separated by slashes; "." is the root.
-// Errors are *fs.PathError around the system's, so that errors.Is finds
+// Errors name the file and wrap the system's, so that errors.Is finds
 // fs.ErrExist, fs.ErrNotExist, fs.ErrPermission, syscall.ENOSPC and syscall.EIO.
 // What an operation promises across a power cut is said at each one; nothing
 // else is promised. A name that leads out of the root is refused.
