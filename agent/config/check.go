@@ -1,0 +1,255 @@
+package config
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/weir-edge/weir/buffer"
+	"github.com/weir-edge/weir/ingest"
+)
+
+// invalid is what the text of an error may begin with that says nothing here.
+var invalid = buffer.ErrInvalid.Error() + ": "
+
+// checker asks every package whether it accepts its part, and checks what only
+// the whole can show.
+type checker struct{ *collector }
+
+func (c checker) check(cfg *Config, top place) {
+	c.node(cfg, top.key("node"))
+	c.validate(top.key("buffer"), cfg.Buffer.Validate())
+	streams := top.key("streams")
+	for _, name := range sortedKeys(cfg.Streams) {
+		stream := streams.key(name)
+		if err := buffer.CheckName(name); err != nil {
+			c.fault(stream, "%s", strings.TrimPrefix(err.Error(), invalid))
+		}
+		c.validate(stream, cfg.Streams[name].Validate())
+	}
+	sources := top.key("ingest").key("mqtt")
+	for i, source := range cfg.Ingest.MQTT {
+		c.validate(sources.item(i), source.Validate())
+	}
+	c.validate(top.key("video"), cfg.Video.Validate())
+	uplinks := top.key("uplink")
+	for i, u := range cfg.Uplink {
+		c.validate(uplinks.item(i), u.Validate())
+	}
+	c.validate(top.key("api"), cfg.API.Validate())
+
+	c.names(cfg, top)
+	c.sessions(cfg, sources)
+	c.cameraStreams(cfg, top)
+	c.ports(cfg, top)
+}
+
+// validate notes the faults that a package's Validate has found in the part at
+// p: each text begins with the path from there. What is not resolved is not
+// judged, and what has a fault already is not told of twice.
+func (c checker) validate(p place, err error) {
+	var found []func() // noted together, so that two at one place are both told
+	for _, fault := range leaves(err) {
+		path, message, ok := strings.Cut(fault.Error(), ": ")
+		at := p
+		if ok && relative.MatchString(path) {
+			at = p.find(path)
+		} else {
+			message = fault.Error()
+		}
+		message = strings.TrimPrefix(message, invalid)
+		if at.node != nil && at.node.unresolved || c.told(at.path) {
+			continue
+		}
+		found = append(found, func() { c.fault(at, "%s", message) })
+	}
+	for _, note := range found {
+		note()
+	}
+}
+
+// leaves takes joined errors apart.
+func leaves(err error) []error {
+	joined, ok := err.(interface{ Unwrap() []error })
+	switch {
+	case err == nil:
+		return nil
+	case !ok:
+		return []error{err}
+	}
+	var out []error
+	for _, e := range joined.Unwrap() {
+		out = append(out, leaves(e)...)
+	}
+	return out
+}
+
+var (
+	nodeID    = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,64}$`)
+	notNodeID = regexp.MustCompile(`[^a-zA-Z0-9_-]`)
+	labelKey  = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_.-]{0,62}$`)
+)
+
+// Bounds of labels.
+const (
+	maxLabels  = 32
+	labelBytes = 256
+)
+
+// node checks the section and fills in the host's name.
+func (c checker) node(cfg *Config, p place) {
+	id := p.key("id")
+	if id.node == nil {
+		host, err := os.Hostname()
+		cfg.Node.ID = notNodeID.ReplaceAllString(host, "-")
+		if err != nil || !nodeID.MatchString(cfg.Node.ID) {
+			c.fault(id, "missing, and the host's name does not serve instead; name this machine")
+		}
+	} else if !id.node.unresolved && !c.told(id.path) && !nodeID.MatchString(cfg.Node.ID) {
+		c.fault(id, "%q must be 1 to 64 of the characters a-z A-Z 0-9 _ -", shorten(cfg.Node.ID))
+	}
+	labels := p.key("labels")
+	if n := len(cfg.Node.Labels); n > maxLabels {
+		c.fault(labels, "%d labels are more than %d", n, maxLabels)
+	}
+	for _, key := range sortedKeys(cfg.Node.Labels) {
+		at, text := labels.key(key), cfg.Node.Labels[key]
+		switch {
+		case !labelKey.MatchString(key):
+			c.fault(at, "a label's name begins with a letter or _ and has up to 63 of the characters a-z A-Z 0-9 _ . -")
+		case len(text) > labelBytes || unprintable.MatchString(text):
+			c.fault(at, "a label's value has at most %d bytes and no line breaks", labelBytes)
+		}
+	}
+}
+
+// names finds what is named twice.
+func (c checker) names(cfg *Config, top place) {
+	var sources, uplinks []string
+	for _, source := range cfg.Ingest.MQTT {
+		sources = append(sources, source.Name)
+	}
+	for _, u := range cfg.Uplink {
+		uplinks = append(uplinks, u.Name)
+	}
+	c.unique(top.key("ingest").key("mqtt"), sources)
+	c.unique(top.key("uplink"), uplinks)
+}
+
+func (c checker) unique(list place, names []string) {
+	first := map[string]int{}
+	for i, name := range names {
+		at := list.item(i).key("name")
+		if name == "" || at.node != nil && at.node.unresolved || c.told(at.path) {
+			continue
+		}
+		if j, ok := first[name]; ok {
+			c.fault(at, "%s is the name of %s, too; give each its own", name, list.item(j).path)
+			continue
+		}
+		first[name] = i
+	}
+}
+
+// sessions finds sources that would throw each other out of their broker.
+func (c checker) sessions(cfg *Config, list place) {
+	first := map[[2]string]int{}
+	for i, source := range cfg.Ingest.MQTT {
+		at := list.item(i).key("client_id")
+		if source.ClientID == "" || at.node != nil && at.node.unresolved || c.told(at.path) {
+			continue
+		}
+		session := [2]string{source.URL, source.ClientID}
+		if j, ok := first[session]; ok {
+			c.fault(at, "%s has the same at the same broker, which keeps only one of them; give each its own", list.item(j).path)
+			continue
+		}
+		first[session] = i
+	}
+}
+
+// cameraStreams finds cameras whose stream would be one of data: they are kept
+// in different ways.
+func (c checker) cameraStreams(cfg *Config, top place) {
+	data := map[string]string{ingest.Aside: "the stream of what is set aside"}
+	for i, source := range cfg.Ingest.MQTT {
+		for j, topic := range source.Topics {
+			if _, ok := data[topic.Stream]; !ok {
+				data[topic.Stream] = "the stream of " + top.find("ingest.mqtt").item(i).key("topics").item(j).path
+			}
+		}
+	}
+	for name := range cfg.Streams {
+		data[name] = "a stream under streams"
+	}
+	for i, camera := range cfg.Video.Cameras {
+		at := top.find("video.cameras").item(i).key("name")
+		if what, ok := data[camera.Name]; ok && camera.Name != "" && !c.told(at.path) {
+			c.fault(at, "%s is %s, and a camera's video needs one of its own; name the camera otherwise", camera.Name, what)
+		}
+	}
+}
+
+// listener is where a part will listen.
+type listener struct {
+	at      place
+	network string
+	address netip.AddrPort
+}
+
+// ports finds parts that would listen at the same place.
+func (c checker) ports(cfg *Config, top place) {
+	var all []listener
+	for i, camera := range cfg.Video.Cameras {
+		if address, err := camera.Listen(); err == nil {
+			all = append(all, listener{top.find("video.cameras").item(i).key("url"), "udp", address})
+		}
+	}
+	if address, ok := addressOf(cfg.API.Listen); ok {
+		all = append(all, listener{top.find("api.listen"), "tcp", address})
+	}
+	for i, later := range all {
+		for _, earlier := range all[:i] {
+			if clash(earlier, later) && !c.told(later.at.path) {
+				c.fault(later.at, "%s port %d is taken by %s", later.network, later.address.Port(), earlier.at.path)
+			}
+		}
+	}
+}
+
+func clash(a, b listener) bool {
+	x, y := a.address.Addr().Unmap(), b.address.Addr().Unmap()
+	return a.network == b.network && a.address.Port() == b.address.Port() && a.address.Port() != 0 &&
+		(x == y || x.IsUnspecified() || y.IsUnspecified())
+}
+
+// addressOf reads host:port; an empty host is every address, a name other than
+// localhost is not looked up.
+func addressOf(text string) (netip.AddrPort, bool) {
+	host, port, err := net.SplitHostPort(text)
+	if err != nil {
+		return netip.AddrPort{}, false
+	}
+	switch host {
+	case "":
+		host = "0.0.0.0"
+	case "localhost":
+		host = "127.0.0.1"
+	}
+	address, err := netip.ParseAddr(host)
+	number, portErr := strconv.ParseUint(port, 10, 16)
+	return netip.AddrPortFrom(address, uint16(number)), err == nil && portErr == nil
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for key := range m {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	return keys
+}
