@@ -28,10 +28,10 @@ type Closing struct {
 	Pieces     uint32
 }
 
-// Out takes parts. No method may wait.
+// Out takes parts. Put and Drop do not wait.
 type Out interface {
 	// Buffer returns memory for a piece, empty, with the capacity it likes; nil
-	// if there is none at the moment.
+	// if there is none even after a short, bounded wait.
 	Buffer() []byte
 	// Put takes over part and its data. False: there is no room for it, now or
 	// later; the fragment is lost.

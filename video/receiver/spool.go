@@ -15,6 +15,7 @@ import (
 
 const (
 	pieceBuffers = 3 // of a camera: one filling, two on their way to the log
+	bufferWait   = 250 * time.Millisecond
 	spoolQueue   = 8 // parts; closings without data come on top of the pieces
 )
 
@@ -56,17 +57,26 @@ func newSpool(stream string, log Appender, logger *slog.Logger) *spool {
 	return s
 }
 
-// Buffer implements fragment.Out.
+// Buffer implements fragment.Out. It waits a short time for the log, in which
+// the socket's buffer in the kernel takes what comes: a keyframe of 4K arrives
+// in one burst that is larger than all pieces together.
 func (s *spool) Buffer() []byte {
+	var b []byte
 	select {
-	case b := <-s.free:
-		if b == nil {
-			b = make([]byte, 0, 32<<10)
-		}
-		return b
+	case b = <-s.free:
 	default:
-		return nil
+		timer := time.NewTimer(bufferWait)
+		defer timer.Stop()
+		select {
+		case b = <-s.free:
+		case <-timer.C:
+			return nil
+		}
 	}
+	if b == nil {
+		b = make([]byte, 0, 32<<10)
+	}
+	return b
 }
 
 // Put implements fragment.Out.
