@@ -32,9 +32,10 @@ type Sink interface {
 	//   - *PermanentError: nothing was accepted and never will be as it is;
 	//   - any other error: any of the entries may have been stored, or none.
 	//
-	// Of the entries of one partition key it never stores a later one
-	// without the earlier ones of the batch, except past one that it reports as
-	// permanently refused. The batch is the caller's again when Send returns:
+	// Of the entries of one partition key it never stores a later one without
+	// the earlier ones of the batch. A Resumer never stores any entry without
+	// all the earlier ones; what it holds back because of one that is refused it
+	// reports as ErrNotSent. The batch is the caller's again when Send returns:
 	// nothing of it may be kept or changed.
 	//
 	// Send is called by several goroutines, never by two for one stream. It
@@ -117,6 +118,10 @@ func (e *RetryAfterError) Error() string {
 }
 func (e *RetryAfterError) Unwrap() error { return e.Err }
 
+// ErrNotSent is the Err of a Failure of an entry that was held back because of
+// an earlier one of the batch.
+var ErrNotSent = errors.New("held back because of an earlier one")
+
 // PermanentError: the destination will not take this, however often it is
 // sent. It is about a record; credentials that are refused, or a stream that
 // is missing, may be put right and are not permanent.
@@ -154,7 +159,8 @@ func judge(n int, err error) outcome {
 				out.refuse[f.Index] = f.Err
 				continue
 			}
-			out.rest, out.failed = append(out.rest, f.Index), true
+			out.rest = append(out.rest, f.Index)
+			out.failed = out.failed || !errors.Is(f.Err, ErrNotSent)
 		}
 		return out
 	case errors.As(err, &later):
