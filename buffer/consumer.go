@@ -205,6 +205,12 @@ func (l *Log) lag(key ShardKey, position Sequence, now time.Time) Lag {
 func (l *Log) flushConsumers() error {
 	l.flushMu.Lock()
 	defer l.flushMu.Unlock()
+	return l.flushConsumersLocked()
+}
+
+// flushConsumersLocked is flushConsumers with flushMu held. The checkpoint may
+// not go past a consumer frame before this.
+func (l *Log) flushConsumersLocked() error {
 	l.mu.RLock()
 	var ops []KVOp
 	versions := make(map[string]uint64)
@@ -225,19 +231,16 @@ func (l *Log) flushConsumers() error {
 	if err != nil {
 		return fmt.Errorf("encode a consumer: %w", err)
 	}
-	// One transaction each: a state may be as large as a transaction may be.
-	for _, op := range ops {
-		if err := l.kv.Write([]KVOp{op}); err != nil {
-			return fmt.Errorf("write consumer %s: %w", op.Key[1:], err)
-		}
+	if err := l.writeOps(ops); err != nil {
+		return fmt.Errorf("write consumers: %w", err)
 	}
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	for name, version := range versions {
 		if c := l.consumers[name]; c != nil {
 			c.stored = max(c.stored, version)
 		}
 	}
-	l.mu.Unlock()
 	return nil
 }
 

@@ -223,8 +223,11 @@ const (
 func (l *Log) writeOps(ops []KVOp) error {
 	for len(ops) > 0 {
 		n, bytes := 0, 0
-		for n < len(ops) && n < indexOpsPerWrite && (n == 0 || bytes < indexBytesPerWrite) {
+		for n < len(ops) && n < indexOpsPerWrite {
 			bytes += len(ops[n].Key) + len(ops[n].Value)
+			if n > 0 && bytes > indexBytesPerWrite {
+				break
+			}
 			n++
 		}
 		if err := l.kv.Write(ops[:n]); err != nil {
@@ -268,6 +271,9 @@ func (l *Log) flushIndex() error {
 
 	if len(ops) == 0 && mark == l.lastMark {
 		return nil
+	}
+	if err := l.flushConsumersLocked(); err != nil {
+		return err
 	}
 	key := []byte{keyCheckpoint}
 	ops = append(ops, KVOp{Key: key, Value: sealValue(key, []byte(mark))})

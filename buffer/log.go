@@ -54,6 +54,8 @@ type Options struct {
 	kv    func(rebuild bool) (kv, error)
 	clock func() instant
 	quiet bool // no background work but the committers
+	// segmentBytes is the size of data segments, 0: by the budget.
+	segmentBytes int64
 }
 
 // Log is a shard log. All its methods are safe for concurrent use.
@@ -65,6 +67,7 @@ type Log struct {
 	clock  *ageClock
 	lock   io.Closer
 	quiet  bool
+	fixed  int64 // size of data segments in tests
 
 	handles handles
 	zstd    *zstd.Decoder
@@ -136,7 +139,7 @@ func Open(ctx context.Context, config Config, options Options) (*Log, error) {
 // prepare takes the directory: it makes it, checks its version, locks it.
 func prepare(config Config, options Options) (*Log, error) {
 	l := &Log{
-		config: config, log: options.Logger, files: options.files, quiet: options.quiet,
+		config: config, log: options.Logger, files: options.files, quiet: options.quiet, fixed: options.segmentBytes,
 		streams: map[string]*streamState{}, byNumber: map[uint32]*streamState{},
 		shards: map[shardNumber]*shardState{}, chains: map[string]*chain{},
 		segments: map[segmentID]*segment{}, consumers: map[string]*consumerState{},

@@ -38,6 +38,9 @@ type diskUse struct {
 // segmentBytes is how large the segments of a chain are: small enough that
 // dropping one is a small part of its budget.
 func (l *Log) segmentBytes(p chainPolicy) int64 {
+	if l.fixed > 0 {
+		return l.fixed
+	}
 	size, budget := int64(dataSegmentBytes), int64(l.config.MaxBytes)
 	if p.kind == Video {
 		size = videoSegmentBytes
