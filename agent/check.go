@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
-	"strings"
+
+	"github.com/weir-edge/weir/agent/config"
 )
 
 // checkCommand is `weir check`.
@@ -12,18 +14,32 @@ type checkCommand struct {
 	JSON    bool `help:"Print JSON."`
 }
 
+// verdict is what check prints as JSON.
+type verdict struct {
+	OK       bool           `json:"ok"`
+	Faults   []config.Fault `json:"faults"`
+	Warnings []config.Fault `json:"warnings"`
+}
+
 func (k *checkCommand) Run(c *console) error {
-	_, err := k.load(k.Secrets)
-	if k.JSON {
-		faults := []string{}
-		if err != nil {
-			faults = strings.Split(strings.TrimSpace(asFailure(err).err.Error()), "\n")
-		}
-		if printErr := c.printJSON(map[string]any{"ok": err == nil, "faults": faults}); printErr != nil {
-			return printErr
-		}
+	cfg, err := k.load(k.Secrets)
+	out := verdict{OK: err == nil, Faults: []config.Fault{}, Warnings: []config.Fault{}}
+	var faults config.Faults
+	switch {
+	case errors.As(err, &faults):
+		out.Faults = faults
+	case err != nil:
+		return err
+	case len(cfg.Warnings) > 0:
+		out.Warnings = cfg.Warnings
 	}
-	if err == nil && !k.JSON {
+	if k.JSON {
+		return errors.Join(c.printJSON(out), err)
+	}
+	for _, warning := range out.Warnings {
+		fmt.Fprintln(c.stderr, "weir: warning: "+warning.String())
+	}
+	if err == nil {
 		_, err = fmt.Fprintf(c.stdout, "%s: ok\n", k.Config)
 	}
 	return err

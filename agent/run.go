@@ -38,6 +38,9 @@ func (r *runCommand) Run(ctx context.Context, c *console) error {
 	if err != nil {
 		return err
 	}
+	for _, warning := range cfg.Warnings {
+		logger.Warn("configuration", "warning", warning.String())
+	}
 	daemon.LimitMemory(c.getenv, logger)
 	node := daemon.New(cfg, daemon.Options{Logger: logger, Version: thisBuild().Version})
 	var reloads sync.WaitGroup
@@ -111,11 +114,12 @@ func logHint(err error) error {
 // names must exist.
 func (c configured) load(secrets bool) (*config.Config, error) {
 	cfg, err := config.Load(c.Config, config.Options{Dir: c.ConfigDir, Secrets: secrets})
+	var faults config.Faults
 	switch {
 	case err == nil:
 		return cfg, nil
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, usage(fmt.Errorf("read configuration: %w", err), "name the file with -c FILE")
+	case errors.As(err, &faults):
+		return nil, &failure{code: exitUsage, err: err, each: true}
 	}
-	return nil, &failure{code: exitUsage, err: err, each: true}
+	return nil, usage(fmt.Errorf("read configuration: %w", err), "name the file with -c FILE")
 }

@@ -66,10 +66,10 @@ func (v *videoListCommand) recordings(ctx context.Context, c *console, client *c
 	if v.JSON {
 		return c.printJSON(answer.Recordings)
 	}
-	t := &table{header: []string{"START", "END", "LENGTH", "FRAGMENTS", "SIZE"}}
+	t := &table{header: []string{"START", "END", "LENGTH", "FRAGMENTS", "FRAMES", "SIZE", "LOST"}}
 	for _, r := range answer.Recordings {
 		t.add(r.Start.UTC().Format(api.ArrivalLayout), r.End.UTC().Format(api.ArrivalLayout),
-			durationText(r.End.Sub(r.Start)), strconv.Itoa(r.Fragments), sizeText(r.Bytes))
+			durationText(r.End.Sub(r.Start)), strconv.Itoa(r.Fragments), number(r.Frames), sizeText(r.Bytes), number(r.LostPackets))
 	}
 	return t.print(c)
 }

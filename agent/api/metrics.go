@@ -238,6 +238,7 @@ func cameraMetrics() []figure {
 		count("frames_total", "Frames received whole.", func(c Camera) int64 { return c.Frames }),
 		count("dropped_frames_total", "Frames dropped, after a loss or for want of room.", func(c Camera) int64 { return c.DroppedFrames }),
 		count("fragments_total", "Fragments made durable.", func(c Camera) int64 { return c.Fragments }),
+		count("lost_fragments_total", "Fragments the log refused.", func(c Camera) int64 { return c.LostFragments }),
 		metric(prometheus.GaugeValue, "camera_last_fragment_timestamp_seconds", "Wall time of the last fragment; absent before the first.",
 			[]string{"camera", "type"}, func(s *snapshot, emit emitter) {
 				for _, c := range s.status.Cameras {
@@ -255,13 +256,18 @@ func sinkMetrics() []figure {
 			}
 		})
 	}
+	inflight := count("inflight_records", "Records handed to the destination and not acknowledged yet.", func(s Sink) int64 { return s.Inflight })
+	inflight.kind = prometheus.GaugeValue
 	return []figure{
 		count("sent_records_total", "Records the destination acknowledged.", func(s Sink) int64 { return s.SentRecords }),
 		count("sent_bytes_total", "Bytes of data of those records.", func(s Sink) int64 { return s.SentBytes }),
 		count("batches_total", "Batches the destination acknowledged.", func(s Sink) int64 { return s.Batches }),
 		count("retries_total", "Batches sent again.", func(s Sink) int64 { return s.Retries }),
 		count("set_aside_total", "Records the destination refused for good.", func(s Sink) int64 { return s.SetAside }),
-		count("skipped_total", "Records found at the destination after a break and not sent again.", func(s Sink) int64 { return s.SkippedAfter }),
+		count("skipped_total", "Records found at the destination after a break and not sent again.", func(s Sink) int64 { return s.Skipped }),
+		count("connects_total", "Connections made.", func(s Sink) int64 { return s.Connects }),
+		count("foreign_total", "Times the destination held other records under our ids.", func(s Sink) int64 { return s.Foreign }),
+		inflight,
 		count("missed_records_total", "Records gone from the log before they were sent.", func(s Sink) int64 { return s.MissedRecords }),
 		metric(prometheus.GaugeValue, "sink_last_sent_timestamp_seconds", "Wall time of the last acknowledgement; absent before the first.",
 			[]string{"sink", "type"}, func(s *snapshot, emit emitter) {

@@ -56,7 +56,16 @@ type Recording struct {
 	Start     time.Time `json:"start"`
 	End       time.Time `json:"end"`
 	Fragments int       `json:"fragments"`
+	Frames    int64     `json:"frames"`
 	Bytes     int64     `json:"bytes"`
+	Width     int       `json:"width"`
+	Height    int       `json:"height"`
+	Codec     string    `json:"codec"`
+	Clock     string    `json:"clock"` // where the times come from: rtcp or arrival
+	// LostPackets and MissingSeconds are what of the time between Start and End
+	// is not there.
+	LostPackets    int64   `json:"lost_packets"`
+	MissingSeconds float64 `json:"missing_seconds"`
 }
 
 // Options are what a Server is made of. All but Logger are needed.

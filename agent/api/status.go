@@ -59,7 +59,7 @@ type Part struct {
 	Restarts int64     `json:"restarts"`        // after it had failed
 }
 
-// Source is a source of records. Counters are since the daemon started.
+// Source is a source of records. Counters are since its part was started.
 type Source struct {
 	Part
 	URL          string `json:"url"`
@@ -75,32 +75,39 @@ type Source struct {
 	LogError     string `json:"log_error,omitempty"` // why the log takes nothing at the moment
 }
 
-// Camera is a video source. Counters are since the daemon started.
+// Camera is a video source. Counters are since its part was started.
 type Camera struct {
 	Part
 	Stream        string    `json:"stream"`
 	Codec         string    `json:"codec"`
+	Address       string    `json:"address"` // where it is listened for
 	Packets       int64     `json:"packets"`
 	Bytes         int64     `json:"bytes"`
 	LostPackets   int64     `json:"lost_packets"`
 	BadPackets    int64     `json:"bad_packets"` // not RTP, not this codec, or not from this camera
 	Frames        int64     `json:"frames"`
 	DroppedFrames int64     `json:"dropped_frames"`
-	Fragments     int64     `json:"fragments"` // durable in the log
+	Fragments     int64     `json:"fragments"`      // durable in the log
+	LostFragments int64     `json:"lost_fragments"` // refused by the log
 	LastFragment  time.Time `json:"last_fragment,omitzero"`
 }
 
-// Sink is a remote destination. Counters are since the daemon started.
+// Sink is a remote destination. Counters are since its part was started.
 type Sink struct {
 	Part
 	Consumer      string    `json:"consumer"`
+	URL           string    `json:"url"`
+	Connected     bool      `json:"connected"`
+	Connects      int64     `json:"connects"`
 	SentRecords   int64     `json:"sent_records"` // acknowledged by the destination
 	SentBytes     int64     `json:"sent_bytes"`
 	Batches       int64     `json:"batches"`
 	Retries       int64     `json:"retries"`
 	SetAside      int64     `json:"set_aside"`      // refused for good by the destination
-	SkippedAfter  int64     `json:"skipped_after"`  // found at the destination after a break, not sent again
+	Skipped       int64     `json:"skipped"`        // found at the destination after a break, not sent again
 	MissedRecords int64     `json:"missed_records"` // gone from the log before they were sent
+	Foreign       int64     `json:"foreign"`        // times the destination held other records under our ids
+	Inflight      int64     `json:"inflight"`
 	LastSent      time.Time `json:"last_sent,omitzero"`
 }
 

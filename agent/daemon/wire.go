@@ -11,10 +11,16 @@ import (
 	"github.com/weir-edge/weir/agent/config"
 	"github.com/weir-edge/weir/buffer"
 	"github.com/weir-edge/weir/ingest/mqtt"
+	"github.com/weir-edge/weir/uplink"
+	"github.com/weir-edge/weir/uplink/nats"
+	"github.com/weir-edge/weir/video"
+	"github.com/weir-edge/weir/video/receiver"
+	"github.com/weir-edge/weir/video/recording"
 )
 
 // streamsOf returns every stream that cfg names, with its policy; those that
-// are named outside of `streams:` have the defaults.
+// are named outside of `streams:` have the defaults, and a camera's has the
+// camera's.
 func streamsOf(cfg *config.Config) map[string]buffer.StreamConfig {
 	streams := make(map[string]buffer.StreamConfig, len(cfg.Streams))
 	for _, source := range cfg.Ingest.MQTT {
@@ -22,7 +28,15 @@ func streamsOf(cfg *config.Config) map[string]buffer.StreamConfig {
 			streams[topic.Stream] = buffer.DefaultStreamConfig(buffer.Data)
 		}
 	}
+	for _, sink := range cfg.Uplink {
+		for _, stream := range sink.Streams {
+			streams[stream] = buffer.DefaultStreamConfig(buffer.Data)
+		}
+	}
 	maps.Copy(streams, cfg.Streams)
+	for _, camera := range cfg.Video.Cameras {
+		streams[camera.Stream()] = camera.StreamConfig()
+	}
 	return streams
 }
 
@@ -32,6 +46,12 @@ func (d *Daemon) specs(cfg *config.Config) []partSpec {
 	var specs []partSpec
 	for _, source := range cfg.Ingest.MQTT {
 		specs = append(specs, d.mqttSource(cfg.Node.ID, source))
+	}
+	for _, camera := range cfg.Video.Cameras {
+		specs = append(specs, d.camera(camera))
+	}
+	for _, sink := range cfg.Uplink {
+		specs = append(specs, d.sink(cfg.Node.ID, sink))
 	}
 	return specs
 }
@@ -63,13 +83,111 @@ func mqttStatus(s mqtt.Status) api.Source {
 	return out
 }
 
-// recordings is what the API needs of package video/recording.
-type recordings struct{ daemon *Daemon }
+// camera is a receiver of RTP.
+func (d *Daemon) camera(cfg video.CameraConfig) partSpec {
+	return partSpec{kind: cameraKind, name: cfg.Name, typ: "rtp", config: cfg, build: func() (instance, error) {
+		camera, err := receiver.New(cfg, d.log, d.logger.With("part", "camera "+cfg.Name))
+		if err != nil {
+			return instance{}, err
+		}
+		return instance{run: camera.Run, camera: func() api.Camera { return cameraStatus(camera.Stats(), time.Now()) }}, nil
+	}}
+}
 
-func (r recordings) List(_ context.Context, camera string, from, to time.Time, max int) ([]api.Recording, error) {
-	return nil, fmt.Errorf("camera %q: %w", camera, buffer.ErrNotFound)
+// silentAfter is how long a camera may send nothing before it counts as away.
+const silentAfter = 5 * time.Second
+
+func cameraStatus(s receiver.Stats, now time.Time) api.Camera {
+	out := api.Camera{
+		Part: api.Part{State: api.Running}, Stream: s.Stream, Codec: s.Codec, Address: s.Address,
+		Packets: s.Packets, Bytes: s.Bytes, LostPackets: s.LostPackets, BadPackets: s.BadPackets, Frames: s.Frames,
+		DroppedFrames: s.DroppedFrames, Fragments: s.Fragments, LostFragments: s.LostFragments, LastFragment: s.LastFragment,
+	}
+	switch {
+	case s.Address == "":
+		out.State = api.Starting
+	case s.LastPacket.IsZero():
+		out.State, out.Error = api.Waiting, "it has sent nothing yet"
+	case now.Sub(s.LastPacket) > silentAfter:
+		out.State, out.Since, out.Error = api.Waiting, s.LastPacket, "it sends nothing"
+	case s.Waiting != "":
+		out.State, out.Error = api.Waiting, s.Waiting
+	case s.LastError != "":
+		out.State, out.Error = api.Waiting, s.LastError
+	}
+	return out
+}
+
+// sink is a pump with the destination of its type.
+func (d *Daemon) sink(node string, cfg config.Uplink) partSpec {
+	return partSpec{kind: sinkKind, name: cfg.Name, typ: cfg.Type, config: cfg, build: func() (instance, error) {
+		logger := d.logger.With("part", "sink "+cfg.Name)
+		var destination uplink.Sink
+		var err error
+		switch cfg.Type {
+		case "nats":
+			destination, err = nats.New(nats.Options{Name: cfg.Name, Config: cfg.NATS, Logger: logger})
+		default:
+			err = fmt.Errorf("type %q is not built in", cfg.Type)
+		}
+		if err != nil {
+			return instance{}, err
+		}
+		pump := uplink.New(uplink.Options{Config: cfg.Config, Node: node, Sink: destination, Log: d.log, Logger: logger})
+		return instance{run: pump.Run, sink: func() api.Sink { return sinkStatus(pump.Status()) }}, nil
+	}}
+}
+
+func sinkStatus(s uplink.Status) api.Sink {
+	out := api.Sink{
+		Part: api.Part{State: api.Running, Since: s.Since}, Consumer: s.Consumer, URL: s.URL, Connected: s.Connected, Connects: s.Connects,
+		SentRecords: s.SentRecords, SentBytes: s.SentBytes, Batches: s.Batches, Retries: s.Retries, SetAside: s.SetAside,
+		Skipped: s.DuplicatesSkipped, MissedRecords: s.MissedRecords, Foreign: s.Foreign, Inflight: s.InFlight, LastSent: s.LastSent,
+	}
+	if s.LastError != "" {
+		out.State, out.Since, out.Error = api.Waiting, s.FailingSince, s.LastError
+	}
+	return out
+}
+
+// recordings is what the API needs of package video/recording. A camera that
+// is no longer configured still has what it recorded.
+type recordings struct{ log *buffer.Log }
+
+// camera says whether name has a camera's stream.
+func (r recordings) camera(name string) error {
+	info, err := r.log.Stream(name)
+	if err == nil && info.Config.Kind != buffer.Video {
+		err = fmt.Errorf("stream %q is not a camera's: %w", name, buffer.ErrNotFound)
+	}
+	if err != nil {
+		return fmt.Errorf("find camera %q: %w", name, err)
+	}
+	return nil
+}
+
+func (r recordings) List(ctx context.Context, camera string, from, to time.Time, max int) ([]api.Recording, error) {
+	if err := r.camera(camera); err != nil {
+		return nil, err
+	}
+	list, err := recording.List(ctx, r.log, camera, from, to, max)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]api.Recording, 0, len(list))
+	for _, rec := range list {
+		out = append(out, api.Recording{
+			Start: rec.Start, End: rec.End, Fragments: rec.Fragments, Frames: rec.Frames, Bytes: rec.Bytes,
+			Width: rec.Width, Height: rec.Height, Codec: rec.Codec, Clock: rec.Clock,
+			LostPackets: rec.Lost, MissingSeconds: rec.Missing.Seconds(),
+		})
+	}
+	return out, nil
 }
 
 func (r recordings) Clip(ctx context.Context, w io.Writer, camera string, from, to time.Time) error {
-	return fmt.Errorf("camera %q: %w", camera, buffer.ErrNotFound)
+	if err := r.camera(camera); err != nil {
+		return err
+	}
+	return recording.Clip(ctx, w, r.log, camera, from, to)
 }

@@ -141,7 +141,7 @@ func build(dir string, logger *slog.Logger) (*stage, error) {
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		return nil, errors.Join(fmt.Errorf("write the demo's configuration: %w", err), s.close())
 	}
-	if s.config, err = config.Load(path, config.Options{}); err != nil {
+	if s.config, err = config.Load(path, config.Options{Secrets: true}); err != nil {
 		return nil, errors.Join(fmt.Errorf("load the demo's configuration: %w", err), s.close())
 	}
 	return s, nil

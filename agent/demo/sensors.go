@@ -48,7 +48,7 @@ func startWorld(ctx context.Context, broker, video string, logger *slog.Logger) 
 		})
 	}
 	w.group.Go(func() {
-		if err := runCamera(ctx, video, logger); err != nil {
+		if err := runCamera(ctx, video); err != nil {
 			logger.Error("camera ended", "error", err)
 		}
 	})
