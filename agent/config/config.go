@@ -15,8 +15,8 @@
 //
 // Drop-ins are merged in the order of their names: mappings key by key, lists
 // by appending, and a single value takes the place of the one before. Anchors,
-// aliases and tags of YAML are refused. A file is at most 1 MiB and 32 levels
-// deep.
+// aliases and tags of YAML are refused. A file is at most 1 MiB, 20,000 keys
+// and 32 levels deep.
 //
 // The package starts nothing and knows no command line.
 package config
@@ -197,7 +197,7 @@ func build(sources []source, o Options) (*Config, error) {
 	}
 	cfg := &Config{Buffer: buffer.DefaultConfig(), API: api.DefaultConfig(), placeholders: map[string]string{}}
 	d := newDecoder(c, o)
-	d.resolved = cfg.placeholders
+	d.written = cfg.placeholders
 	top := place{node: tree, at: position{line: 1}}
 	if tree.kind != null {
 		d.decode(top, reflect.ValueOf(cfg).Elem())

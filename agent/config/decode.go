@@ -19,7 +19,7 @@ type decoder struct {
 	defaults map[reflect.Type]reflect.Value // what an element or entry starts from
 	later    map[reflect.Type][]string      // keys of a struct that this version knows of but has no part for
 	skip     map[reflect.Type]func(place) bool
-	resolved map[string]string // path -> text with placeholders, for Redacted
+	written  map[string]string // path -> text with placeholders, for Redacted
 	literals []place           // secrets that stand in the file itself
 }
 
@@ -178,8 +178,8 @@ func (d *decoder) scalar(p place, useful bool) (text string, ok bool) {
 		return "", false
 	}
 	text, ok = d.expand(p)
-	if len(p.node.inserted) > 0 {
-		d.resolved[p.path] = p.node.text
+	if len(p.node.placeholders) > 0 {
+		d.written[p.path] = p.node.text
 	}
 	return text, ok && (useful || !p.node.unresolved)
 }

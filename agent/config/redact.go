@@ -4,6 +4,7 @@ import (
 	"encoding"
 	"fmt"
 	"reflect"
+	"strings"
 
 	"github.com/goccy/go-yaml"
 )
@@ -57,7 +58,7 @@ func (c *Config) dump(path string, v reflect.Value) any {
 		}
 		return out
 	case reflect.String:
-		return userinfo.ReplaceAllString(v.String(), "://***@")
+		return userinfo.ReplaceAllString(strings.ReplaceAll(v.String(), "${", "$${"), "://***@")
 	}
 	return v.Interface()
 }

@@ -21,6 +21,9 @@ const (
 	// maxColumn bounds how deep blocks can be nested in a file whose depth is
 	// not yet known: each level is at least one column further right.
 	maxColumn = 256
+	// maxKeys of a file, for the parser's time grows with their square. A thousand
+	// cameras with all that can be said of them have half as many.
+	maxKeys = 20_000
 )
 
 type kind int
@@ -142,7 +145,7 @@ func parseDocument(data []byte) (body ast.Node, err error) {
 		}
 	}()
 	tokens := lexer.Tokenize(string(data))
-	if err := checkDepth(tokens); err != nil {
+	if err := checkSize(tokens); err != nil {
 		return nil, err
 	}
 	file, err := parser.Parse(tokens, 0, parser.AllowDuplicateMapKey())
@@ -161,10 +164,10 @@ func parseDocument(data []byte) (body ast.Node, err error) {
 	return body, nil
 }
 
-// checkDepth refuses what would nest too deep before the recursive parser sees
-// it.
-func checkDepth(tokens token.Tokens) error {
-	depth, run := 0, 0
+// checkSize refuses what nests too deep or has too much in it, before the
+// recursive parser sees it.
+func checkSize(tokens token.Tokens) error {
+	depth, run, keys := 0, 0, 0
 	for _, t := range tokens {
 		deep := false
 		switch t.Type {
@@ -175,6 +178,11 @@ func checkDepth(tokens token.Tokens) error {
 			depth = max(depth-1, 0)
 		case token.SequenceEntryType, token.MappingKeyType, token.MappingValueType:
 			deep = depth == 0 && t.Position.Column > maxColumn
+		}
+		if t.Type == token.MappingValueType {
+			if keys++; keys > maxKeys {
+				return &yaml.SyntaxError{Message: fmt.Sprintf("it has more than %d keys", maxKeys), Token: t}
+			}
 		}
 		// Tags, anchors and the like nest without a bracket or a column.
 		switch t.Type {
