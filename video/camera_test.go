@@ -209,7 +209,6 @@ func TestClipIsWhatWasSent(t *testing.T) {
 			begin := time.Now()
 			send(t, c, source, test.filter)
 			c.stop()
-			t.Logf("%+v", c.Stats())
 			clip := c.clip(t, begin.Add(-wholeDay), begin.Add(wholeDay))
 			compare(t, frames(t, source), frames(t, clip))
 			if out := ffmpeg(t, "ffprobe", "-v", "warning", "-show_streams", "-count_packets", clip); !strings.Contains(out, "codec_name=h264") {

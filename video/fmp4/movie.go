@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"math"
 	"slices"
 
@@ -27,6 +28,7 @@ type Movie struct {
 	references   []string
 	held         int
 	bytes        int64 // of mdat's content
+	delay        int64 // added to presentation times, so that none is before its decoding time
 	editStart    int64
 	editEnd      int64
 }
@@ -57,13 +59,10 @@ func (m *Movie) Add(s *Stored, at int64, count int) (int64, error) {
 	}
 	g := segment{stored: s, count: count, shift: at - s.Fragment.MediaStart, start: math.MaxInt64}
 	last := int64(math.MinInt64)
-	i := 0
-	for sample := range s.Samples() {
-		if i++; i > count {
-			break
-		}
+	for sample, decoded := range g.samples() {
 		g.bytes += sample.size()
 		g.start, last = min(g.start, sample.PTS+g.shift), max(last, sample.PTS+g.shift)
+		m.delay = max(m.delay, decoded-sample.PTS)
 	}
 	g.end = s.Fragment.MediaEnd + g.shift
 	if count < s.count { // the frame after the last one that is used
@@ -97,6 +96,28 @@ func (m *Movie) Edit(start, end int64) {
 	m.editStart, m.editEnd = max(start, m.segments[0].start), min(end, m.segments[len(m.segments)-1].end)
 }
 
+// samples yields the samples that are used, each with its decoding time: the
+// i-th has the i-th smallest of their presentation times.
+func (g *segment) samples() iter.Seq2[Sample, int64] {
+	return func(yield func(Sample, int64) bool) {
+		times := make([]int64, 0, g.count)
+		for sample := range g.stored.Samples() {
+			if len(times) == g.count {
+				break
+			}
+			times = append(times, sample.PTS)
+		}
+		slices.Sort(times)
+		i := 0
+		for sample := range g.stored.Samples() {
+			if i == g.count || !yield(sample, times[i]) {
+				return
+			}
+			i++
+		}
+	}
+}
+
 // placed is a sample in the movie.
 type placed struct {
 	size   int64
@@ -107,34 +128,25 @@ type placed struct {
 
 // each calls do for every sample, in decoding order.
 func (m *Movie) each(do func(placed)) {
-	var times []int64
 	for i := range m.segments {
 		g := &m.segments[i]
-		times = times[:0]
-		n := 0
-		for sample := range g.stored.Samples() {
-			if n++; n > g.count {
-				break
-			}
-			times = append(times, sample.PTS+g.shift)
-		}
-		slices.Sort(times)
 		end := g.end
 		if i+1 < len(m.segments) {
 			end = m.segments[i+1].start
 		}
-		times = append(times, max(end, times[len(times)-1]))
-		n = 0
-		for sample := range g.stored.Samples() {
-			if n == g.count {
-				break
+		var last placed
+		var lastTime int64
+		n := 0
+		for sample, decoded := range g.samples() {
+			if n++; n > 1 {
+				last.delta = min(decoded-lastTime, math.MaxInt32)
+				do(last)
 			}
-			do(placed{
-				size: sample.size(), key: sample.Key, offset: sample.PTS + g.shift - times[n],
-				delta: min(times[n+1]-times[n], math.MaxInt32),
-			})
-			n++
+			last = placed{size: sample.size(), key: sample.Key, offset: sample.PTS - decoded + m.delay}
+			lastTime = decoded
 		}
+		last.delta = min(max(end-g.shift-lastTime, 0), math.MaxInt32)
+		do(last)
 	}
 }
 
@@ -164,7 +176,6 @@ func (r *runs) flush() {
 type tables struct {
 	samples, sync uint32
 	stts, ctts    uint32
-	reordered     bool
 	stsc          []chunkRun
 }
 
@@ -179,7 +190,6 @@ func (m *Movie) measure() tables {
 		if p.key {
 			t.sync++
 		}
-		t.reordered = t.reordered || p.offset != 0
 		stts.add(p.delta)
 		ctts.add(p.offset)
 	})
@@ -206,7 +216,7 @@ func (m *Movie) WriteHeader(w io.Writer) error {
 	if t.sync < t.samples {
 		tableBytes += 16 + 4*int64(t.sync)
 	}
-	if t.reordered {
+	if m.delay > 0 {
 		tableBytes += 16 + 8*int64(t.ctts)
 	}
 	offsetBytes := int64(4)
@@ -227,7 +237,7 @@ func (m *Movie) WriteHeader(w io.Writer) error {
 		{"stbl", nil},
 		{"minf", append(vmhd(), dinf()...)},
 		{"mdia", append(mdhd(last-first), hdlr()...)},
-		{"trak", append(tkhd(shown, p.Width, p.Height), edts(m.editStart-first, shown)...)},
+		{"trak", append(tkhd(shown, p.Width, p.Height), edts(m.editStart-first+m.delay, shown)...)},
 		{"moov", mvhd(shown)},
 	} {
 		head := append(header(nil, level.name, int64(8+len(level.head)+len(inner))+size), level.head...)
@@ -265,8 +275,8 @@ func (m *Movie) writeTables(out *tableWriter, t tables) {
 			}
 		})
 	}
-	if t.reordered {
-		out.table("ctts", 16+8*int64(t.ctts), 1<<24, t.ctts)
+	if m.delay > 0 {
+		out.table("ctts", 16+8*int64(t.ctts), 0, t.ctts)
 		ctts := runs{emit: pair}
 		m.each(func(p placed) { ctts.add(p.offset) })
 		ctts.flush()
@@ -337,12 +347,7 @@ func (t *tableWriter) flush() {
 func (m *Movie) CopySamples(w io.Writer, i int, r io.Reader) error {
 	g := &m.segments[i]
 	var prefix [prefixBytes]byte
-	n := 0
-	for sample := range g.stored.Samples() {
-		if n == g.count {
-			break
-		}
-		n++
+	for sample := range g.samples() {
 		for _, size := range sample.NALs {
 			binary.BigEndian.PutUint32(prefix[:], size)
 			if _, err := w.Write(prefix[:]); err != nil {

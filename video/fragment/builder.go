@@ -65,8 +65,9 @@ type Builder struct {
 
 	epoch    int64
 	number   uint64
-	keyStart time.Time // of the last fragment that starts at a keyframe
-	key      bool      // false: nothing is taken until a keyframe
+	keyStart time.Time   // of the last fragment that starts at a keyframe
+	key      bool        // false: nothing is taken until a keyframe
+	waiting  video.Cause // while not key: why
 	gap      *video.Gap
 	packets  func() (received, lost int64)
 	received int64 // at the end of the last fragment
@@ -102,7 +103,8 @@ func NewBuilder(options Options, out Out, packets func() (received, lost int64))
 	if packets == nil {
 		packets = func() (int64, int64) { return 0, 0 }
 	}
-	return &Builder{options: options, out: out, packets: packets, gap: &video.Gap{Cause: video.CauseStart}}
+	return &Builder{options: options, out: out, packets: packets, waiting: video.CauseStart,
+		gap: &video.Gap{Cause: video.CauseStart}}
 }
 
 // Stats returns the counters.
@@ -110,10 +112,7 @@ func (b *Builder) Stats() Stats { return b.stats }
 
 // Waiting says that nothing is taken until a keyframe comes, and why.
 func (b *Builder) Waiting() (video.Cause, bool) {
-	if b.key || b.gap == nil {
-		return "", false
-	}
-	return b.gap.Cause, true
+	return b.waiting, !b.key
 }
 
 // Begin implements h264.Sink.
@@ -295,6 +294,10 @@ func (b *Builder) Break(cause video.Cause, packets int64) {
 
 // note begins a gap, or makes the one under way longer.
 func (b *Builder) note(cause video.Cause, from time.Time) {
+	b.waiting = cause
+	if b.gap != nil && b.gap.Cause == video.CauseStart && cause == video.CauseNoParameters {
+		b.gap.Cause = cause
+	}
 	if b.gap == nil {
 		b.gap = &video.Gap{Cause: cause, From: from}
 	}

@@ -20,11 +20,13 @@ import (
 )
 
 const (
-	senderTimeout = 2 * time.Second // then another sender may take over
-	idleTimeout   = 2 * time.Second // then the fragment is closed
-	tick          = time.Second     // how often it looks up without packets
-	socketBuffer  = 2 << 20         // asked of the kernel, which may give less
-	stopTimeout   = 5 * time.Second // for the last append
+	senderTimeout = 2 * time.Second        // then another sender may take over
+	idleTimeout   = 2 * time.Second        // then the fragment is closed
+	tick          = time.Second            // how often it looks up without packets
+	socketBuffer  = 2 << 20                // asked of the kernel, which may give less
+	stopTimeout   = 5 * time.Second        // for the last append
+	drainTime     = 200 * time.Millisecond // at a stop, for what the kernel has
+	drainWait     = 5 * time.Millisecond
 	rtcpQueue     = 16
 )
 
@@ -247,36 +249,42 @@ func (w *worker) run(ctx context.Context, reports <-chan []byte) error {
 			return fmt.Errorf("set read deadline: %w", err)
 		}
 		if ctx.Err() != nil {
-			w.stop()
-			return nil
+			return w.stop(buf, reports)
 		}
 		n, from, err := w.conn.ReadFromUDPAddrPort(buf)
 		now = time.Now()
 		switch {
-		case err == nil && w.receiver.allows(from.Addr()):
-			w.takeReports(now, reports)
-			w.session.Push(now, buf[:n])
 		case err == nil:
-			w.refused++
+			w.takeReports(reports)
+			w.datagram(now, from, buf[:n])
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			w.takeReports(now, reports)
+			w.takeReports(reports)
+			w.pop(now)
 			w.idle(now)
 		case errors.Is(err, net.ErrClosed):
 			return fmt.Errorf("read socket: %w", err)
 		default:
 			// Such as an ICMP answer, which concerns a datagram we never sent.
 		}
-		w.pop(now)
 		w.complain(now)
 		w.receiver.publish(w, w.spool)
 	}
 }
 
-func (w *worker) takeReports(now time.Time, reports <-chan []byte) {
+func (w *worker) datagram(now time.Time, from netip.AddrPort, raw []byte) {
+	if w.receiver.allows(from.Addr()) {
+		w.session.Push(now, raw)
+	} else {
+		w.refused++
+	}
+	w.pop(now)
+}
+
+func (w *worker) takeReports(reports <-chan []byte) {
 	for {
 		select {
 		case raw := <-reports:
-			w.session.PushRTCP(now, raw)
+			w.session.PushRTCP(raw)
 		default:
 			return
 		}
@@ -317,14 +325,30 @@ func (w *worker) idle(now time.Time) {
 	}
 }
 
-// stop makes what was received into a last fragment.
-func (w *worker) stop() {
+// stop takes what the kernel still has for us, for a bounded time, and makes all
+// that was received into a last fragment.
+func (w *worker) stop(buf []byte, reports <-chan []byte) error {
+	until := time.Now().Add(drainTime)
+	for now := time.Now(); now.Before(until); now = time.Now() {
+		if err := w.conn.SetReadDeadline(now.Add(drainWait)); err != nil {
+			return fmt.Errorf("set read deadline: %w", err)
+		}
+		n, from, err := w.conn.ReadFromUDPAddrPort(buf)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			break
+		}
+		if err == nil {
+			w.takeReports(reports)
+			w.datagram(now, from, buf[:n])
+		}
+	}
 	now := time.Now()
 	for p, ok := w.session.Drain(now); ok; p, ok = w.session.Drain(now) {
 		w.take(p)
 	}
 	w.units.Flush()
 	w.builder.Close()
+	return nil
 }
 
 // complain logs what could not be used, at most once a minute.

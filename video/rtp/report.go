@@ -12,14 +12,15 @@ const (
 	clockRate      = 90000
 )
 
-// report is the pinned sender's last report: one media time and its wall time.
+// report is a sender's last report: one media time and its wall time.
 type report struct {
+	ssrc      uint32
 	timestamp uint32
 	wall      time.Time
 }
 
 // PushRTCP takes a datagram of the RTCP port.
-func (s *Session) PushRTCP(now time.Time, raw []byte) {
+func (s *Session) PushRTCP(raw []byte) {
 	if len(raw) > maxRTCPBytes {
 		s.stats.Malformed++
 		return
@@ -32,15 +33,20 @@ func (s *Session) PushRTCP(now time.Time, raw []byte) {
 	for _, packet := range packets {
 		switch p := packet.(type) {
 		case *rtcp.SenderReport:
-			if s.pinned && p.SSRC == s.ssrc && p.NTPTime>>32 != 0 {
-				s.report = report{p.RTPTime, ntpTime(p.NTPTime)}
+			if p.NTPTime>>32 == 0 {
+				continue // a sender without a clock (RFC 3550, 6.4.1)
+			}
+			heard := report{p.SSRC, p.RTPTime, ntpTime(p.NTPTime)}
+			if s.pinned && p.SSRC == s.ssrc {
+				s.report = heard
 				s.stats.Reports++
+			} else {
+				s.early = heard
 			}
 		case *rtcp.Goodbye:
 			for _, ssrc := range p.Sources {
 				if s.pinned && ssrc == s.ssrc {
-					// The next sender need not wait for the timeout.
-					s.lastSeen = now.Add(-s.options.SenderTimeout - 1)
+					s.left = true // the next sender need not wait for the timeout
 				}
 			}
 		}

@@ -60,11 +60,13 @@ type Session struct {
 	stats   Stats
 	order   reorder
 	report  report
+	early   report // of a sender that is not pinned, perhaps not yet
 
 	pinned      bool
 	ssrc        uint32
 	payloadType uint8
 	lastSeen    time.Time
+	left        bool // the pinned sender said goodbye; its last packets may still come
 	restart     bool // the next packet out begins anew
 	timestamp   int64
 	leap        candidate // of the pinned SSRC, when its numbers leapt
@@ -105,7 +107,7 @@ func (s *Session) Stats() Stats { return s.stats }
 // 5761). raw may be used again after the following Pops returned false.
 func (s *Session) Push(now time.Time, raw []byte) {
 	if len(raw) >= 2 && raw[1] >= 192 && raw[1] <= 223 {
-		s.PushRTCP(now, raw)
+		s.PushRTCP(raw)
 		return
 	}
 	var header pion.Header
@@ -114,23 +116,16 @@ func (s *Session) Push(now time.Time, raw []byte) {
 		s.stats.Malformed++
 		return
 	}
-	if s.pinned && now.Sub(s.lastSeen) > s.options.SenderTimeout {
-		// Whoever comes next has to prove itself, the old sender too: after a
-		// long silence its numbers say nothing about what was lost.
-		if header.SSRC != s.ssrc {
-			s.audition(now, &header, payload, len(raw))
-			return
-		}
-	}
-	if !s.pinned {
+	known := s.pinned && header.SSRC == s.ssrc && header.PayloadType == s.payloadType
+	open := !s.pinned || s.left || now.Sub(s.lastSeen) > s.options.SenderTimeout
+	switch {
+	case known:
+		s.take(now, &header, payload, len(raw))
+	case open:
 		s.audition(now, &header, payload, len(raw))
-		return
-	}
-	if header.SSRC != s.ssrc || header.PayloadType != s.payloadType {
+	default:
 		s.stats.Foreign++
-		return
 	}
-	s.take(now, &header, payload, len(raw))
 }
 
 // parse reads an RTP packet; payload excludes padding.
@@ -164,6 +159,7 @@ func (s *Session) audition(now time.Time, h *pion.Header, payload []byte, size i
 			continue
 		}
 		s.begin(now, h)
+		s.stats.Foreign--
 		s.stats.Packets++
 		s.stats.Bytes += int64(c.size)
 		s.order.reset(int64(c.header.SequenceNumber))
@@ -175,14 +171,12 @@ func (s *Session) audition(now time.Time, h *pion.Header, payload []byte, size i
 		}
 		return
 	}
+	s.stats.Foreign++            // until proven
 	for i := range s.probation { // the newest packet of a sender is enough
 		if c := &s.probation[i]; c.set && c.header.SSRC == h.SSRC {
 			c.hold(h, payload, size, now)
 			return
 		}
-	}
-	if s.pinned {
-		s.stats.Foreign++
 	}
 	s.probation[s.turn].hold(h, payload, size, now)
 	s.turn = (s.turn + 1) % candidates
@@ -195,7 +189,11 @@ func (s *Session) begin(now time.Time, h *pion.Header) {
 	}
 	s.pinned, s.ssrc, s.payloadType, s.lastSeen = true, h.SSRC, h.PayloadType, now
 	s.restart, s.timestamp = true, int64(h.Timestamp)
-	s.report = report{}
+	s.report, s.left = report{}, false
+	if s.early.ssrc == h.SSRC && !s.early.wall.IsZero() {
+		s.report, s.early = s.early, report{}
+		s.stats.Reports++
+	}
 	s.leap.set = false
 }
 
