@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -29,6 +30,7 @@ func TestMain(m *testing.M) {
 //	daemon FILE          starts weir run -c FILE, waits until it is ready, sets WEIR_API
 //	kill-daemon SIGNAL   TERM waits for its end, which must be in time and without error; HUP does not
 //	wait-log REGEXP      waits until the daemon logs it
+//	exits CODE CMD...    is exec for a command that must end with CODE
 //	unprivileged CMD...  runs CMD as a user who owns nothing
 func TestScripts(t *testing.T) {
 	t.Cleanup(func() { goleak.VerifyNone(t) })
@@ -44,7 +46,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"daemon": startDaemon, "kill-daemon": killDaemon, "wait-log": waitLog, "unprivileged": unprivileged,
+			"daemon": startDaemon, "kill-daemon": killDaemon, "wait-log": waitLog, "exits": exits, "unprivileged": unprivileged,
 		},
 	})
 }
@@ -178,6 +180,22 @@ func waitLog(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: wait-log REGEXP, after daemon")
 	}
 	b.await(ts, args[0])
+}
+
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE COMMAND...")
+	}
+	code := 0
+	var ended *exec.ExitError
+	if err := ts.Exec(args[1], args[2:]...); errors.As(err, &ended) {
+		code = ended.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if fmt.Sprint(code) != args[0] {
+		ts.Fatalf("the exit code is %d, want %s", code, args[0])
+	}
 }
 
 // unprivileged runs weir as nobody if the test runs as root, for whom

@@ -38,7 +38,9 @@ type Options struct {
 	// table is drawn in place.
 	Out      io.Writer
 	Terminal bool
-	Version  string
+	// AnyPort takes free ports instead of those people know by heart.
+	AnyPort bool
+	Version string
 }
 
 // ErrSlim: this binary was built without the centre.
@@ -53,14 +55,12 @@ type centre interface {
 	Close()
 }
 
-// Ports the demo takes if nobody else has them, so that what it prints can be
-// typed in.
-const (
-	mqttPort  = 1883
-	natsPort  = 4222
-	apiPort   = 8080
-	videoPort = 5004
-)
+// ports are what the demo listens on.
+type ports struct{ mqtt, nats, api, video int }
+
+// knownPorts are taken if nobody else has them, so that what the demo prints
+// can be typed in.
+func knownPorts() ports { return ports{mqtt: 1883, nats: 4222, api: 8080, video: 5004} }
 
 // Run runs the demo until ctx is done or its time is over. It returns nil if
 // records came in and arrived at the centre.
@@ -85,7 +85,11 @@ func Run(ctx context.Context, o Options) (err error) {
 		ctx, cancel = context.WithTimeout(ctx, o.For)
 		defer cancel()
 	}
-	stage, err := build(dir, logger)
+	wanted := knownPorts()
+	if o.AnyPort {
+		wanted = ports{}
+	}
+	stage, err := build(dir, wanted, logger)
 	if err != nil {
 		return err
 	}
@@ -121,23 +125,23 @@ type stage struct {
 }
 
 // build starts broker and centre and loads the configuration that joins them.
-func build(dir string, logger *slog.Logger) (*stage, error) {
+func build(dir string, wanted ports, logger *slog.Logger) (*stage, error) {
 	s := &stage{dir: dir}
 	var err error
-	if s.broker, err = startBroker(freeTCP(mqttPort), logger.With("part", "broker")); err != nil {
+	if s.broker, err = startBroker(freeTCP(wanted.mqtt), logger.With("part", "broker")); err != nil {
 		return nil, err
 	}
-	if s.centre, err = startCentre(freeTCP(natsPort), filepath.Join(dir, "centre")); err != nil {
+	if s.centre, err = startCentre(freeTCP(wanted.nats), filepath.Join(dir, "centre")); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
-	if s.video, err = freeUDP(videoPort); err != nil {
+	if s.video, err = freeUDP(wanted.video); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
 	if s.before, err = s.centre.Messages(); err != nil {
 		return nil, errors.Join(fmt.Errorf("ask the centre: %w", err), s.close())
 	}
 	path := filepath.Join(dir, "weir.yaml")
-	text := fmt.Sprintf(configuration, filepath.Join(dir, "log"), s.broker.address, s.video, s.centre.URL(), freeTCP(apiPort))
+	text := fmt.Sprintf(configuration, filepath.Join(dir, "log"), s.broker.address, s.video, s.centre.URL(), freeTCP(wanted.api))
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		return nil, errors.Join(fmt.Errorf("write the demo's configuration: %w", err), s.close())
 	}

@@ -49,7 +49,7 @@ func TestDemoFlows(t *testing.T) {
 	s := &screen{end: cancel, began: time.Now(),
 		until: regexp.MustCompile(`(?m)^.* in=[1-9]\d* .*log=[1-9]\d* .*out=[1-9]\d* .*cameras=1 frames=[1-9]\d* fragments=[1-9]\d*$`)}
 	dir := filepath.Join(t.TempDir(), "kept")
-	if err := demo.Run(ctx, demo.Options{Dir: dir, Out: s, Version: "test"}); err != nil {
+	if err := demo.Run(ctx, demo.Options{Dir: dir, Out: s, AnyPort: true, Version: "test"}); err != nil {
 		t.Fatalf("%v\n%s", err, s.text.String())
 	}
 	if s.took == 0 {
@@ -78,7 +78,7 @@ func TestDemoCleansUp(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := demo.Run(ctx, demo.Options{Out: io.Discard}); err == nil || !strings.Contains(err.Error(), "nothing came in") {
+	if err := demo.Run(ctx, demo.Options{Out: io.Discard, AnyPort: true}); err == nil || !strings.Contains(err.Error(), "nothing came in") {
 		t.Errorf("a demo that did not run ends with %v", err)
 	}
 	left, err := os.ReadDir(os.Getenv("TMPDIR"))
@@ -92,7 +92,7 @@ func TestDemoOnTerminal(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	s := &screen{end: cancel, began: time.Now(), until: regexp.MustCompile(`out +[1-9]\d* `)}
-	if err := demo.Run(ctx, demo.Options{Out: s, Terminal: true}); err != nil {
+	if err := demo.Run(ctx, demo.Options{Out: s, Terminal: true, AnyPort: true}); err != nil {
 		t.Fatalf("%v\n%s", err, s.text.String())
 	}
 	if !regexp.MustCompile(`\x1b\[\d+A\x1b\[2K`).MatchString(s.text.String()) {

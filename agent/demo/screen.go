@@ -81,7 +81,7 @@ func problemText(problems []api.Problem) string {
 // hints prints once what a person may try.
 func (s *screen) hints() {
 	flag := ""
-	if address := s.address(); address != fmt.Sprintf("127.0.0.1:%d", apiPort) {
+	if address := s.address(); address != fmt.Sprintf("127.0.0.1:%d", knownPorts().api) {
 		flag = " --api http://" + address
 	}
 	s.write(fmt.Sprintf(`weir demo: simulated sensors and a camera -> local log -> central stream. Ctrl-C ends it.
