@@ -31,6 +31,7 @@ func TestMain(m *testing.M) {
 //	kill-daemon SIGNAL   TERM waits for its end, which must be in time and without error; HUP does not
 //	wait-log REGEXP      waits until the daemon logs it
 //	exits CODE CMD...    is exec for a command that must end with CODE
+//	damage DIR           flips a bit in the middle of DIR's largest segment
 //	unprivileged CMD...  runs CMD as a user who owns nothing
 func TestScripts(t *testing.T) {
 	t.Cleanup(func() { goleak.VerifyNone(t) })
@@ -46,7 +47,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"daemon": startDaemon, "kill-daemon": killDaemon, "wait-log": waitLog, "exits": exits, "unprivileged": unprivileged,
+			"daemon": startDaemon, "kill-daemon": killDaemon, "wait-log": waitLog, "exits": exits, "damage": damage, "unprivileged": unprivileged,
 		},
 	})
 }
@@ -180,6 +181,32 @@ func waitLog(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: wait-log REGEXP, after daemon")
 	}
 	b.await(ts, args[0])
+}
+
+func damage(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: damage DIR")
+	}
+	var largest string
+	var data []byte // without the room that is only allocated
+	ts.Check(filepath.WalkDir(ts.MkAbs(args[0]), func(path string, entry os.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if text = bytes.TrimRight(text, "\x00"); len(text) > len(data) {
+			largest, data = path, text
+		}
+		return err
+	}))
+	if len(data) == 0 {
+		ts.Fatalf("there is no segment in %s", args[0])
+	}
+	file, err := os.OpenFile(largest, os.O_WRONLY, 0)
+	ts.Check(err)
+	middle := len(data) / 2
+	_, err = file.WriteAt([]byte{data[middle] ^ 1}, int64(middle))
+	ts.Check(errors.Join(err, file.Close()))
 }
 
 func exits(ts *testscript.TestScript, neg bool, args []string) {

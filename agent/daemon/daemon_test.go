@@ -193,3 +193,75 @@ func TestReloadPolicy(t *testing.T) {
 		return nil
 	})
 }
+
+// TestOnePartFails: a camera whose port is taken is told and tried again, and
+// costs nobody else anything.
+func TestOnePartFails(t *testing.T) {
+	taken, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := run(t, base(t)+fmt.Sprintf("video: {cameras: [{name: dock, url: \"rtp://%s\"}]}\n", taken.LocalAddr())+
+		"ingest: {mqtt: [{name: plant, url: \"mqtt://127.0.0.1:9\", topics: [{filter: \"#\", stream: telemetry}]}]}\n")
+	r.awaitHealth(false, "camera dock")
+	if _, err := r.Log().Append(t.Context(), "telemetry", buffer.Record{PartitionKey: "k", Data: []byte("x")}); err != nil {
+		t.Fatal(err)
+	}
+	if err := taken.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r.awaitHealth(true, "")
+	parts := r.Parts()
+	if len(parts.Cameras) != 1 || parts.Cameras[0].Restarts == 0 || parts.Cameras[0].Address != taken.LocalAddr().String() {
+		t.Errorf("the camera is %+v", parts.Cameras)
+	}
+	if len(parts.Sources) != 1 || parts.Sources[0].State != api.Waiting || parts.Sources[0].Error == "" {
+		t.Errorf("the source is %+v", parts.Sources)
+	}
+}
+
+// TestReloadParts: what changed is started anew, what did not goes on, what
+// went is stopped.
+func TestReloadParts(t *testing.T) {
+	text := base(t)
+	const a = "{name: a, url: \"mqtt://127.0.0.1:9\", topics: [{filter: \"#\", stream: s}]}"
+	const b = "{name: b, url: \"mqtt://127.0.0.1:9\", topics: [{filter: \"%s\", stream: s}]}"
+	r := run(t, text+fmt.Sprintf("ingest: {mqtt: [%s, %s]}\nvideo: {cameras: [{name: dock, url: \"rtp://127.0.0.1:0\"}]}\n", a, fmt.Sprintf(b, "x")))
+	waiting := func(names ...string) func() error {
+		return func() error {
+			sources := r.Parts().Sources
+			if len(sources) != len(names) {
+				return fmt.Errorf("there are %d sources", len(sources))
+			}
+			for i, s := range sources {
+				if s.Name != names[i] || s.State != api.Waiting {
+					return fmt.Errorf("source %d is %+v", i, s)
+				}
+			}
+			return nil
+		}
+	}
+	r.await("two sources", waiting("a", "b"))
+	before := r.Parts()
+	r.Reload(load(t, text+fmt.Sprintf("ingest: {mqtt: [%s, %s]}\n", a, fmt.Sprintf(b, "y"))))
+	r.await("the reload", func() error {
+		if !strings.Contains(r.log.String(), "configuration reloaded") {
+			return errors.New("nothing happened")
+		}
+		return nil
+	})
+	r.await("two sources again", waiting("a", "b"))
+	after := r.Parts()
+	if !after.Sources[0].Since.Equal(before.Sources[0].Since) {
+		t.Error("a source that did not change was started anew")
+	}
+	if after.Sources[1].Since.Equal(before.Sources[1].Since) {
+		t.Error("a source that changed goes on with what it had")
+	}
+	if len(after.Cameras) != 0 {
+		t.Errorf("the camera that went is %+v", after.Cameras)
+	}
+	if _, err := r.Log().Stream("dock"); err != nil {
+		t.Errorf("what the camera recorded is gone: %v", err)
+	}
+}
