@@ -184,8 +184,15 @@ func check(t *testing.T, server *natstest.Server, nodes ...*node) {
 				t.Errorf("headers of %s: %v", id, m.Headers())
 			}
 			of := m.Subject() + " " + key
+			meta, err := m.Metadata()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if meta.Sequence.Stream != seen {
+				t.Fatalf("the test read message %d as number %d", meta.Sequence.Stream, seen)
+			}
 			if last[of]+1 != number {
-				t.Fatalf("%s: %d comes after %d (%s)", of, number, last[of], id)
+				t.Fatalf("%s: %d comes after %d (%s), message %d", of, number, last[of], id, seen)
 			}
 			last[of] = number
 		}

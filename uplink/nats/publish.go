@@ -14,15 +14,17 @@ import (
 
 // Headers by which the server stores conditionally (ADR-50 for batches).
 const (
-	expectedHeader = "Nats-Expected-Last-Subject-Sequence"
-	batchHeader    = "Nats-Batch-Id"
-	batchSequence  = "Nats-Batch-Sequence"
-	batchCommit    = "Nats-Batch-Commit"
+	afterSequence = "Nats-Expected-Last-Subject-Sequence"
+	afterID       = "Nats-Expected-Last-Msg-Id"
+	batchHeader   = "Nats-Batch-Id"
+	batchSequence = "Nats-Batch-Sequence"
+	batchCommit   = "Nats-Batch-Commit"
 )
 
 // Error codes of the JetStream API.
 const (
 	codeTooLarge       = 10054
+	codeWrongLastID    = 10070
 	codeWrongLast      = 10071
 	codeHeaderTooLarge = 10097
 	codeLastInProcess  = 10164
@@ -71,12 +73,13 @@ func (b *sending) make() {
 	}
 }
 
-// headerReserve is room for the headers that are added when a message is sent.
-const headerReserve = 256
+// headerReserve is room for the headers that are added when a message is sent;
+// one of them repeats an id.
+const headerReserve = 512
 
 // send publishes what is left until all is accepted or something is in the way.
 func (b *sending) send(ctx context.Context) error {
-	if b.sub.window < len(b.messages) || b.sub.stream.replicas > 1 {
+	if b.sub.window < len(b.messages) {
 		if done, err := b.atomic(ctx); done || err != nil {
 			return err
 		}
@@ -105,8 +108,9 @@ func (b *sending) partial(err error) error {
 	return out
 }
 
-// chain publishes a window of messages, each on the condition that the one
-// before it was stored in the place that is foretold for it.
+// chain publishes a window of messages: the first on the condition that the
+// subject still ends where it is known to end, each other one on the condition
+// that the one before it is the newest of the stream.
 func (b *sending) chain(ctx context.Context) error {
 	w := min(b.sub.window, b.max, len(b.messages)-b.accepted)
 	answers, err := b.round(ctx, b.messages[b.accepted:b.accepted+w])
@@ -134,11 +138,10 @@ func (b *sending) chain(ctx context.Context) error {
 	case no.missing:
 		b.unknown = true // another stream, or none: look again
 		return fmt.Errorf("publish to %s: %w", b.sub.name, no.refusal())
-	case no.Error.ErrorCode == codeWrongLast || no.Error.ErrorCode == codeLastInProcess:
+	case k > 0 && no.Error.ErrorCode == codeWrongLastID:
 		b.sub.window = max(1, b.sub.window/2)
-		if k > 0 {
-			return nil // foretold wrongly; now it is known
-		}
+		return nil // somebody else's came between; now the end is known
+	case no.Error.ErrorCode == codeWrongLast || no.Error.ErrorCode == codeLastInProcess:
 		b.unknown = true
 		return fmt.Errorf("publish to %s: something else was stored there: %w", b.sub.name, no.Error)
 	case no.Error.ErrorCode == codeTooLarge || no.Error.ErrorCode == codeHeaderTooLarge:
@@ -167,8 +170,7 @@ func (b *sending) round(ctx context.Context, messages []*nats.Msg) ([]ack, error
 	alive, stop := ses.watch(ctx, b.bytes)
 	defer stop()
 
-	first, err := b.publish(id, messages, alive)
-	if err != nil {
+	if err := b.publish(id, messages, alive); err != nil {
 		ses.end(err)
 		return nil, fmt.Errorf("publish to %s: %w", b.sub.name, err)
 	}
@@ -181,13 +183,6 @@ func (b *sending) round(ctx context.Context, messages []*nats.Msg) ([]ack, error
 			}
 			alive()
 			answers[a.i] = a
-			seq := a.Seq
-			if a.Duplicate || !a.stored() {
-				seq = 0
-			}
-			ses.mu.Lock()
-			ses.answered(first+uint64(a.i), seq)
-			ses.mu.Unlock()
 		case <-ses.done:
 			return nil, fmt.Errorf("publish to %s: %w", b.sub.name, ses.reason())
 		}
@@ -195,29 +190,26 @@ func (b *sending) round(ctx context.Context, messages []*nats.Msg) ([]ack, error
 	return answers, nil
 }
 
-// publish writes a round's messages together and returns the number of the
-// first.
-func (b *sending) publish(id uint64, messages []*nats.Msg, alive func()) (first uint64, err error) {
+// publish writes a round's messages together.
+func (b *sending) publish(id uint64, messages []*nats.Msg, alive func()) error {
 	ses := b.ses
 	ses.publish.Lock()
 	defer ses.publish.Unlock()
-	ses.mu.Lock()
-	first = ses.published + 1
-	ses.published += uint64(len(messages))
-	// What message number n is foretold to get is n + ahead.
-	foretold := first + uint64(ses.ahead)
-	ses.mu.Unlock()
-	expected := b.sub.last
 	for i, m := range messages {
-		m.Header[expectedHeader] = []string{strconv.FormatUint(expected, 10)}
+		if i == 0 {
+			delete(m.Header, afterID)
+			m.Header[afterSequence] = []string{strconv.FormatUint(b.sub.last, 10)}
+		} else {
+			delete(m.Header, afterSequence)
+			m.Header[afterID] = messages[i-1].Header[jetstream.MsgIDHeader]
+		}
 		m.Reply = ses.inbox + strconv.FormatUint(id, 10) + "." + strconv.Itoa(i)
 		if err := ses.nc.PublishMsg(m); err != nil {
-			return 0, err
+			return err
 		}
 		alive()
-		expected = foretold + uint64(i)
 	}
-	return first, nil
+	return nil
 }
 
 // atomic publishes what there is as one batch that is stored whole or not at
@@ -233,7 +225,7 @@ func (b *sending) atomic(ctx context.Context) (done bool, err error) {
 		m.Header[batchHeader] = []string{batch}
 		m.Header[batchSequence] = []string{strconv.Itoa(i + 1)}
 	}
-	b.messages[0].Header[expectedHeader] = []string{strconv.FormatUint(b.sub.last, 10)}
+	b.messages[0].Header[afterSequence] = []string{strconv.FormatUint(b.sub.last, 10)}
 	b.messages[n-1].Header[batchCommit] = []string{"1"}
 	defer func() {
 		for _, m := range b.messages {

@@ -43,7 +43,6 @@ type session struct {
 	err     error // why it is gone
 	rounds  map[uint64]chan ack
 	last    uint64 // round
-	foretell
 }
 
 // ack is the server's answer to message i of a round.
@@ -63,36 +62,6 @@ func (a *ack) refusal() error {
 		return errors.New("no JetStream stream takes the subject")
 	}
 	return a.Error
-}
-
-// foretell guesses which stream sequence a message will get: the messages of
-// this connection are numbered as they are published, and the sequence of the
-// last one that was stored tells how far ahead the stream's numbers are. It
-// does not know what other connections publish. Guarded by session.mu.
-type foretell struct {
-	published uint64
-	seen      uint64 // number of the newest message that was answered
-	ahead     int64  // stream sequence minus number
-}
-
-// answered learns from an answer; seq 0 stands for a message that took no place.
-func (f *foretell) answered(number, seq uint64) {
-	if number <= f.seen {
-		return
-	}
-	f.seen = number
-	if seq == 0 {
-		f.ahead--
-		return
-	}
-	f.ahead = int64(seq - number)
-}
-
-// start says that the stream's last sequence is seq and nothing is under way.
-func (f *foretell) start(seq uint64) {
-	if f.seen == f.published {
-		f.ahead = int64(seq - f.published)
-	}
 }
 
 // dialer makes connections that end with their context.

@@ -56,10 +56,9 @@ type subject struct {
 
 // streamFacts are of the JetStream stream that takes a subject.
 type streamFacts struct {
-	name     string
-	created  int64 // ns since 1970: a stream of the same name made later is another one
-	atomic   bool
-	replicas int
+	name    string
+	created int64 // ns since 1970: a stream of the same name made later is another one
+	atomic  bool
 }
 
 // mark is a place in the stream.

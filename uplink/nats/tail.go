@@ -70,14 +70,11 @@ func (s *Sink) readBack(ctx context.Context, ses *session, sub *subject, what re
 	info := stream.CachedInfo()
 	sub.stream = streamFacts{
 		name: info.Config.Name, created: info.Created.UnixNano(),
-		atomic: info.Config.AllowAtomicPublish, replicas: info.Config.Replicas,
+		atomic: info.Config.AllowAtomicPublish,
 	}
 	if info.Config.NoAck {
 		return fmt.Errorf("JetStream stream %s does not acknowledge (no_ack); nothing can be delivered safely", sub.stream.name)
 	}
-	ses.mu.Lock()
-	ses.start(info.State.LastSeq)
-	ses.mu.Unlock()
 
 	start := s.startOf(sub.stream, what.behind, info.State.LastSeq)
 	sub.held = make(map[buffer.ShardID]uplink.Last)
