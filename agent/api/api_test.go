@@ -96,7 +96,7 @@ func newBench(t *testing.T, change func(*api.Config)) *bench {
 	}
 	hour := time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
 	server := api.New(api.Options{
-		Config: cfg, Log: b.log, Node: b.node, Version: "v0.1.0", Recordings: archive{hour, hour.Add(time.Minute)},
+		Config: cfg, Log: api.LogOf(b.log), Node: b.node, Version: "v0.1.0", Recordings: archive{hour, hour.Add(time.Minute)},
 	})
 	b.server = httptest.NewServer(server.Handler())
 	t.Cleanup(b.server.Close)
@@ -475,11 +475,11 @@ func TestToken(t *testing.T) {
 	}
 }
 
-// TestNoHostileHeader: a header over the limit costs only its connection.
+// TestServerLimitsHeaders: a header over the limit costs only its connection.
 func TestServerLimitsHeaders(t *testing.T) {
 	cfg := api.DefaultConfig()
 	cfg.Listen = "127.0.0.1:0"
-	server := api.New(api.Options{Config: cfg, Log: openLog(t), Node: &node{health: api.Health{OK: true}}, Recordings: archive{}})
+	server := api.New(api.Options{Config: cfg, Log: api.LogOf(openLog(t)), Node: &node{health: api.Health{OK: true}}, Recordings: archive{}})
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	listening := server.Listening()
@@ -520,7 +520,7 @@ func TestStopWhileFollowing(t *testing.T) {
 	if _, err := log.Append(t.Context(), "s", buffer.Record{PartitionKey: "k", Data: []byte("x")}); err != nil {
 		t.Fatal(err)
 	}
-	server := api.New(api.Options{Config: cfg, Log: log, Node: &node{health: api.Health{OK: true}}, Recordings: archive{}})
+	server := api.New(api.Options{Config: cfg, Log: api.LogOf(log), Node: &node{health: api.Health{OK: true}}, Recordings: archive{}})
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	listening := server.Listening()

@@ -33,13 +33,17 @@ const (
 	shutdownTimeout  = 3 * time.Second
 )
 
-// Log is what the API needs of the shard log; *buffer.Log has it all.
-type Log interface {
+// Log is what the API needs of the shard log, view by view, so that a test may
+// give only some of them.
+type Log struct {
 	buffer.Writer
 	buffer.Reader
 	buffer.Catalog
-	Stats() buffer.Stats
+	Stats func() buffer.Stats
 }
+
+// LogOf returns all views of l.
+func LogOf(l *buffer.Log) Log { return Log{Writer: l, Reader: l, Catalog: l, Stats: l.Stats} }
 
 // Recordings finds and cuts what cameras recorded.
 type Recordings interface {

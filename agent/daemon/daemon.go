@@ -123,7 +123,7 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 		}
 	}()
 	d.server = api.New(api.Options{
-		Config: d.config.API, Log: d.log, Node: d, Recordings: recordings{d.log},
+		Config: d.config.API, Log: api.LogOf(d.log), Node: d, Recordings: recordings{d.log},
 		Version: d.version, Logger: d.logger.With("part", "api"),
 	})
 	// The parts' contexts are not children of ctx: they end in order, below.
