@@ -1,0 +1,449 @@
+package crashtest_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/weir-edge/weir/buffer/crashtest"
+	"github.com/weir-edge/weir/buffer/disk"
+	"github.com/weir-edge/weir/buffer/disk/disktest"
+)
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func write(t *testing.T, f disk.File, content string, offset int64) {
+	t.Helper()
+	if n, err := f.WriteAt([]byte(content), offset); n != len(content) || err != nil {
+		t.Fatalf("write: %d, %v", n, err)
+	}
+}
+
+// load returns what a file holds, and whether it is there.
+func load(t *testing.T, d disk.FS, name string) (string, bool) {
+	t.Helper()
+	f, err := d.OpenFile(name, disk.Read)
+	if err != nil {
+		return "", false
+	}
+	defer disktest.Close(t, f)
+	return disktest.Content(t, f), true
+}
+
+// dump returns everything on a disk as text.
+func dump(t *testing.T, d disk.FS, dir string) string {
+	t.Helper()
+	infos, err := d.ReadDir(dir)
+	must(t, err)
+	var b strings.Builder
+	for _, i := range infos {
+		name := dir + "/" + i.Name
+		if i.Dir {
+			fmt.Fprintf(&b, "%s/\n%s", name, dump(t, d, name))
+			continue
+		}
+		content, _ := load(t, d, name)
+		fmt.Fprintf(&b, "%s %d %q\n", name, i.Allocated, content)
+	}
+	return b.String()
+}
+
+// cuts calls fn for every mode and many seeds at one cut.
+func cuts(t *testing.T, f *crashtest.FS, op int, fn func(t *testing.T, mode crashtest.TearMode, after *crashtest.FS)) {
+	t.Helper()
+	for _, mode := range crashtest.Modes() {
+		for seed := range uint64(50) {
+			fn(t, mode, f.CrashAt(op, crashtest.Tear{Seed: seed, Mode: mode}))
+		}
+	}
+}
+
+func TestContract(t *testing.T) {
+	disktest.Run(t, func(*testing.T) disk.FS { return crashtest.New(64 << 20) })
+	t.Run("after a cut", func(t *testing.T) {
+		f := crashtest.New(64 << 20)
+		disktest.Close(t, disktest.Create(t, f, "gone", "x"))
+		for _, mode := range crashtest.Modes() {
+			disktest.Run(t, func(*testing.T) disk.FS { return f.CrashAt(0, crashtest.Tear{Mode: mode}) })
+		}
+	})
+}
+
+func TestDurable(t *testing.T) {
+	f := crashtest.New(1 << 20)
+	must(t, f.Mkdir("d"))
+	must(t, f.SyncDir("."))
+	a := disktest.Create(t, f, "d/a", "kept")
+	must(t, a.Sync())
+	must(t, f.SyncDir("d"))
+	mark := f.Mark()
+	write(t, a, "more", 4)
+	disktest.Close(t, disktest.Create(t, f, "d/b", "other"))
+	write(t, a, "more yet", 10_000)
+	for op := mark; op <= f.Ops(); op++ {
+		cuts(t, f, op, func(t *testing.T, mode crashtest.TearMode, after *crashtest.FS) {
+			if got, _ := load(t, after, "d/a"); !strings.HasPrefix(got, "kept") {
+				t.Errorf("cut %d, %v: d/a holds %q", op, mode, got)
+			}
+		})
+	}
+}
+
+func TestUnsynced(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		make func(t *testing.T, f *crashtest.FS)
+		file string
+	}{
+		{"nothing", func(*testing.T, *crashtest.FS) {}, ""},
+		{"bytes without the name", func(t *testing.T, f *crashtest.FS) {
+			must(t, disktest.Create(t, f, "a", "x").Sync())
+		}, ""},
+		{"name without the bytes", func(t *testing.T, f *crashtest.FS) {
+			disktest.Create(t, f, "a", "x")
+			must(t, f.SyncDir("."))
+		}, "./a 0 \"\"\n"},
+		{"bytes after the sync", func(t *testing.T, f *crashtest.FS) {
+			a := disktest.Create(t, f, "a", "x")
+			must(t, a.Sync())
+			must(t, f.SyncDir("."))
+			write(t, a, "y", 1)
+			must(t, a.Truncate(9000))
+			must(t, a.Allocate(10_000))
+		}, "./a 4096 \"x\"\n"},
+		{"below a directory that was not synced", func(t *testing.T, f *crashtest.FS) {
+			must(t, f.Mkdir("d"))
+			must(t, disktest.Create(t, f, "d/a", "x").Sync())
+			must(t, f.SyncDir("d"))
+		}, ""},
+		{"another directory's sync", func(t *testing.T, f *crashtest.FS) {
+			must(t, f.Mkdir("d"))
+			must(t, f.SyncDir("."))
+			must(t, disktest.Create(t, f, "a", "x").Sync())
+			must(t, f.SyncDir("d"))
+		}, "./d/\n"},
+		{"another file's sync", func(t *testing.T, f *crashtest.FS) {
+			disktest.Create(t, f, "a", "x")
+			b := disktest.Create(t, f, "b", "y")
+			must(t, b.Sync())
+			must(t, f.SyncDir("."))
+		}, "./a 0 \"\"\n./b 4096 \"y\"\n"},
+		{"removal", func(t *testing.T, f *crashtest.FS) {
+			must(t, disktest.Create(t, f, "a", "x").Sync())
+			must(t, f.SyncDir("."))
+			must(t, f.Remove("a"))
+		}, "./a 4096 \"x\"\n"},
+		{"rename", func(t *testing.T, f *crashtest.FS) {
+			must(t, disktest.Create(t, f, "a", "x").Sync())
+			must(t, f.SyncDir("."))
+			must(t, f.Rename("a", "b"))
+		}, "./a 4096 \"x\"\n"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := crashtest.New(1 << 20)
+			c.make(t, f)
+			after := f.CrashAt(f.Ops(), crashtest.Tear{Mode: crashtest.LoseUnsynced})
+			if got := dump(t, after, "."); got != c.file {
+				t.Errorf("after a cut:\n%swant:\n%s", got, c.file)
+			}
+			if kept, now := dump(t, f.CrashAt(f.Ops(), crashtest.Tear{Mode: crashtest.KeepAll}), "."), dump(t, f, "."); kept != now {
+				t.Errorf("after a kill:\n%swant:\n%s", kept, now)
+			}
+		})
+	}
+}
+
+func TestRenameIsOneStep(t *testing.T) {
+	f := crashtest.New(1 << 20)
+	for _, d := range []string{"x", "y"} {
+		must(t, f.Mkdir(d))
+	}
+	must(t, f.SyncDir("."))
+	must(t, disktest.Create(t, f, "x/a", "new").Sync())
+	must(t, disktest.Create(t, f, "y/a", "old").Sync())
+	must(t, f.SyncDir("x"))
+	must(t, f.SyncDir("y"))
+	must(t, f.Rename("x/a", "y/a"))
+	renamed := f.Mark()
+	must(t, f.SyncDir("y"))
+	seen := map[string]bool{}
+	cuts(t, f, renamed, func(t *testing.T, mode crashtest.TearMode, after *crashtest.FS) {
+		x, there := load(t, after, "x/a")
+		y, _ := load(t, after, "y/a")
+		seen[fmt.Sprint(x, there, y)] = true
+	})
+	if len(seen) != 2 || !seen["newtrueold"] || !seen["falsenew"] {
+		t.Errorf("saw %v, want before and after, nothing between", seen)
+	}
+	cuts(t, f, f.Ops(), func(t *testing.T, mode crashtest.TearMode, after *crashtest.FS) {
+		if _, there := load(t, after, "x/a"); there {
+			t.Errorf("%v: the old name is back after the sync of the new one's directory", mode)
+		}
+	})
+}
+
+// TestSyncDirTakesWhatItNeeds: a directory's sync makes earlier operations on
+// the same file durable that were made elsewhere.
+func TestSyncDirTakesWhatItNeeds(t *testing.T) {
+	f := crashtest.New(1 << 20)
+	for _, d := range []string{"x", "y", "z"} {
+		must(t, f.Mkdir(d))
+	}
+	must(t, f.SyncDir("."))
+	must(t, disktest.Create(t, f, "y/a", "one").Sync())
+	must(t, f.Rename("y/a", "x/kept"))
+	must(t, disktest.Create(t, f, "y/a", "two").Sync())
+	must(t, f.Rename("y/a", "z/b"))
+	must(t, f.SyncDir("z"))
+	after := f.CrashAt(f.Ops(), crashtest.Tear{Mode: crashtest.LoseUnsynced})
+	if got, want := dump(t, after, "."), "./x/\n./x/kept 4096 \"one\"\n./y/\n./z/\n./z/b 4096 \"two\"\n"; got != want {
+		t.Errorf("%swant:\n%s", got, want)
+	}
+}
+
+func TestDirectoryPrefix(t *testing.T) {
+	f := crashtest.New(1 << 20)
+	for i := range 5 {
+		disktest.Create(t, f, fmt.Sprint("f", i), "")
+	}
+	seen := map[int]bool{}
+	cuts(t, f, f.Ops(), func(t *testing.T, mode crashtest.TearMode, after *crashtest.FS) {
+		infos, err := after.ReadDir(".")
+		must(t, err)
+		for i, info := range infos {
+			if info.Name != fmt.Sprint("f", i) {
+				t.Errorf("%v: entry %d is %s", mode, i, info.Name)
+			}
+		}
+		seen[len(infos)] = true
+	})
+	if len(seen) != 6 {
+		t.Errorf("saw the prefixes %v, want 0 to 5", seen)
+	}
+}
+
+// sectors describes each sector of a file by one letter: the one it is full
+// of, 0 for zeros, ? for anything else.
+func sectors(content string) string {
+	var b strings.Builder
+	for len(content) > 0 {
+		n := min(512, len(content))
+		switch s := content[:n]; s {
+		case strings.Repeat(s[:1], n):
+			b.WriteString(strings.ReplaceAll(s[:1], "\x00", "0"))
+		default:
+			b.WriteByte('?')
+		}
+		content = content[n:]
+	}
+	return b.String()
+}
+
+// TestTearing looks at what 2,000 cuts leave of two writes of two sectors each
+// over durable zeros.
+func TestTearing(t *testing.T) {
+	f := crashtest.New(1 << 20)
+	must(t, f.SyncDir("."))
+	other := disktest.Create(t, f, "other", strings.Repeat("s", 8192))
+	must(t, other.Sync())
+	a := disktest.Create(t, f, "a", "")
+	must(t, a.Allocate(2048))
+	must(t, a.Sync())
+	must(t, f.SyncDir("."))
+	write(t, a, strings.Repeat("A", 1024), 0)
+	write(t, a, strings.Repeat("B", 1024), 1024)
+	all := strings.Fields("0000 A000 0A00 AA00 00B0 A0B0 0AB0 AAB0 000B A00B 0A0B AA0B 00BB A0BB 0ABB AABB")
+	for _, c := range []struct {
+		mode crashtest.TearMode
+		want []string
+		more bool
+	}{
+		{crashtest.LoseUnsynced, []string{"0000"}, false},
+		{crashtest.KeepAll, []string{"AABB"}, false},
+		{crashtest.Reorder, []string{"0000", "AA00", "00BB", "AABB"}, false},
+		{crashtest.Random, all, false},
+		{crashtest.Garbage, append([]string{"?ABB", "AAs0"}, all...), true},
+	} {
+		seen := map[string]int{}
+		for seed := range uint64(2000) {
+			got, _ := load(t, f.CrashAt(f.Ops(), crashtest.Tear{Seed: seed, Mode: c.mode}), "a")
+			seen[sectors(got)]++
+		}
+		for _, want := range c.want {
+			if seen[want] == 0 {
+				t.Errorf("%v: never left %s", c.mode, want)
+			}
+			if !c.more {
+				delete(seen, want)
+			}
+		}
+		if !c.more && len(seen) > 0 {
+			t.Errorf("%v left %v too", c.mode, seen)
+		}
+	}
+}
+
+// TestNeighbours: a write that begins in the middle of a sector never harms
+// what is durable before it.
+func TestNeighbours(t *testing.T) {
+	f := crashtest.New(1 << 20)
+	a := disktest.Create(t, f, "a", strings.Repeat("k", 700))
+	must(t, a.Sync())
+	must(t, f.SyncDir("."))
+	write(t, a, strings.Repeat("n", 5000), 700)
+	sizes := map[int]bool{}
+	for seed := range uint64(500) {
+		for _, mode := range crashtest.Modes() {
+			got, _ := load(t, f.CrashAt(f.Ops(), crashtest.Tear{Seed: seed, Mode: mode}), "a")
+			if !strings.HasPrefix(got, strings.Repeat("k", 700)) {
+				t.Fatalf("%v, seed %d: durable bytes were lost", mode, seed)
+			}
+			if mode == crashtest.Random {
+				sizes[len(got)] = true
+			}
+		}
+	}
+	if len(sizes) < 8 || !sizes[700] || !sizes[5700] {
+		t.Errorf("sizes %v, want any between 700 and 5700", sizes)
+	}
+}
+
+func TestTruncation(t *testing.T) {
+	f := crashtest.New(1 << 20)
+	a := disktest.Create(t, f, "a", strings.Repeat("k", 2048))
+	must(t, a.Sync())
+	must(t, f.SyncDir("."))
+	must(t, a.Truncate(512))
+	write(t, a, strings.Repeat("n", 512), 1024)
+	seen := map[string]bool{}
+	for seed := range uint64(500) {
+		got, _ := load(t, f.CrashAt(f.Ops(), crashtest.Tear{Seed: seed, Mode: crashtest.Random}), "a")
+		seen[sectors(got)] = true
+	}
+	want := map[string]bool{"kkkk": true, "k": true, "k0n": true, "k00": true}
+	if fmt.Sprint(seen) != fmt.Sprint(want) {
+		t.Errorf("saw %v, want %v", seen, want)
+	}
+	must(t, a.Sync())
+	if got, _ := load(t, f.CrashAt(f.Ops(), crashtest.Tear{}), "a"); sectors(got) != "k0n" {
+		t.Errorf("%s after the sync, want k0n", sectors(got))
+	}
+}
+
+func TestRecycledFileKeepsOldContent(t *testing.T) {
+	f := crashtest.New(1 << 20)
+	old := disktest.Create(t, f, "old", strings.Repeat("o", 4096))
+	must(t, old.Sync())
+	must(t, f.SyncDir("."))
+	disktest.Close(t, old)
+	must(t, f.Rename("old", "new"))
+	must(t, f.SyncDir("."))
+	a, err := f.OpenFile("new", disk.ReadWrite)
+	must(t, err)
+	write(t, a, strings.Repeat("n", 512), 0)
+	got, _ := load(t, f.CrashAt(f.Ops(), crashtest.Tear{}), "new")
+	if sectors(got) != "oooooooo" {
+		t.Errorf("%s, want all old", sectors(got))
+	}
+}
+
+// TestCutAfterKill: what a kill leaves in the page cache is still not durable.
+func TestCutAfterKill(t *testing.T) {
+	f := crashtest.New(1 << 20)
+	disktest.Create(t, f, "a", "x")
+	killed := f.CrashAt(f.Ops(), crashtest.Tear{Mode: crashtest.KeepAll})
+	if got, there := load(t, killed, "a"); got != "x" || !there {
+		t.Fatalf("%q after the kill", got)
+	}
+	if _, there := load(t, killed.CrashAt(0, crashtest.Tear{}), "a"); there {
+		t.Error("the file is durable though nobody synced it")
+	}
+	a, err := killed.OpenFile("a", disk.ReadWrite)
+	must(t, err)
+	must(t, a.Sync())
+	must(t, killed.SyncDir("."))
+	if got, _ := load(t, killed.CrashAt(killed.Ops(), crashtest.Tear{}), "a"); got != "x" {
+		t.Errorf("%q after the sync of what was found", got)
+	}
+	if _, there := load(t, f.CrashAt(f.Ops(), crashtest.Tear{}), "a"); there {
+		t.Error("the new disk's sync reached the old one")
+	}
+}
+
+func TestSameSeedSameCut(t *testing.T) {
+	f := history(t, 3, 300)
+	differ := map[crashtest.TearMode]int{}
+	for op := f.Ops(); op > 0; op -= 7 {
+		for _, mode := range crashtest.Modes() {
+			one := dump(t, f.CrashAt(op, crashtest.Tear{Seed: 1, Mode: mode}), ".")
+			if two := dump(t, f.CrashAt(op, crashtest.Tear{Seed: 1, Mode: mode}), "."); one != two {
+				t.Fatalf("cut %d, %v: not the same twice", op, mode)
+			}
+			if other := dump(t, f.CrashAt(op, crashtest.Tear{Seed: 2, Mode: mode}), "."); one != other {
+				differ[mode]++
+			}
+		}
+	}
+	for _, mode := range crashtest.Modes() {
+		random := mode == crashtest.Random || mode == crashtest.Reorder || mode == crashtest.Garbage
+		if (differ[mode] > 0) != random {
+			t.Errorf("%v: %d cuts differ by their seed", mode, differ[mode])
+		}
+	}
+}
+
+func TestSpace(t *testing.T) {
+	f := crashtest.New(100 * 4096)
+	free := func(d disk.FS, pages int64) {
+		t.Helper()
+		if s, err := d.Space(); err != nil || s.FreeBytes != pages*4096 || s.TotalBytes != 100*4096 {
+			t.Errorf("space %+v, %v; want %d pages free", s, err, pages)
+		}
+	}
+	free(f, 100)
+	a := disktest.Create(t, f, "a", "x")
+	must(t, a.Allocate(60*4096))
+	free(f, 40)
+	b := disktest.Create(t, f, "b", "y")
+	if err := b.Allocate(60 * 4096); !errors.Is(err, errNoSpace) {
+		t.Errorf("%v, want no space", err)
+	}
+	if n, err := b.WriteAt(make([]byte, 60*4096), 100); n != 40*4096-100 || !errors.Is(err, errNoSpace) {
+		t.Errorf("wrote %d, %v; want what fits, and no space", n, err)
+	}
+	free(f, 0)
+	write(t, a, strings.Repeat("z", 60*4096), 0)
+	must(t, b.Sync())
+	must(t, f.SyncDir("."))
+	must(t, f.Remove("b"))
+	free(f, 0)
+	disktest.Close(t, b)
+	free(f, 40)
+	free(f.CrashAt(f.Ops(), crashtest.Tear{}), 60) // a's blocks were not synced, b is back
+	must(t, a.Truncate(4097))
+	free(f, 98)
+}
+
+func TestDescribe(t *testing.T) {
+	f := crashtest.New(1 << 20)
+	must(t, f.Mkdir("x/y"))
+	a := disktest.Create(t, f, "x/y/a", "12345")
+	must(t, a.Allocate(100))
+	must(t, a.Sync())
+	must(t, f.SyncDir("x/y"))
+	must(t, f.Rename("x/y/a", "x/b"))
+	must(t, f.NewKV("kv").Write([]crashtest.KVOp{{Key: []byte("k")}}))
+	want := "mkdir x\nmkdir x/y\ncreate x/y/a\nwrite x/y/a 0+5\nallocate x/y/a 100\nsync x/y/a\nsyncdir x/y\nrename x/y/a x/b\nkv reset kv\nkv write kv 1\n"
+	if got := f.Describe(-1, 100); got != want || f.Ops() != 10 {
+		t.Errorf("%d operations:\n%s", f.Ops(), got)
+	}
+	if got := f.Describe(2, 3); got != "create x/y/a\n" {
+		t.Errorf("%q", got)
+	}
+}
