@@ -301,6 +301,7 @@ func (l *Log) readMeta(number uint64) (bool, error) {
 	var corrupt *CorruptError
 	if errors.As(err, &corrupt) && len(entries) == 0 {
 		l.log.Warn("a segment of the meta chain is passed over", "error", err)
+		l.distrust = true
 		return false, file.Close()
 	}
 	if err != nil && !errors.As(err, &corrupt) {
@@ -316,6 +317,7 @@ func (l *Log) readMeta(number uint64) (bool, error) {
 		if d != nil {
 			l.log.Error("the meta chain is damaged; what is sound was read", "error", d)
 			l.counters.corrupt.Add(1)
+			l.distrust = true
 		}
 	}
 	if end.any {

@@ -263,7 +263,7 @@ func (c *chain) write(batch []*request) error {
 			}
 		}
 		c.failures++
-		c.notBefore = time.Now().Add(min(10*time.Second, 50*time.Millisecond<<min(c.failures, 8)))
+		c.notBefore = time.Now().Add(c.log.pause(c.failures))
 		return err
 	}
 	c.failures = 0

@@ -89,11 +89,7 @@ func openBadger(dir string) (store kv, err error) {
 	if err := removeEmptyFiles(dir); err != nil {
 		return nil, err
 	}
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("badger gave up: %v", r)
-		}
-	}()
+	defer guard(&err)
 	o := badger.DefaultOptions(dir).
 		WithSyncWrites(true).
 		WithLogger(nil).
@@ -134,7 +130,16 @@ func removeEmptyFiles(dir string) error {
 	return nil
 }
 
+// guard turns a panic of Badger on a damaged table into an error. What it
+// does in goroutines of its own is out of reach.
+func guard(err *error) {
+	if r := recover(); r != nil {
+		*err = fmt.Errorf("%w: badger gave up: %v", errIndexDamaged, r)
+	}
+}
+
 func (b *badgerKV) Get(key []byte) (value []byte, ok bool, err error) {
+	defer guard(&err)
 	err = b.db.View(func(txn *badger.Txn) error {
 		item, err := txn.Get(key)
 		if err != nil {
@@ -149,7 +154,8 @@ func (b *badgerKV) Get(key []byte) (value []byte, ok bool, err error) {
 	return value, err == nil, err
 }
 
-func (b *badgerKV) Scan(from, to []byte, reverse bool, fn func(key, value []byte) bool) error {
+func (b *badgerKV) Scan(from, to []byte, reverse bool, fn func(key, value []byte) bool) (err error) {
+	defer guard(&err)
 	return b.db.View(func(txn *badger.Txn) error {
 		o := badger.IteratorOptions{PrefetchValues: false, Reverse: reverse}
 		it := txn.NewIterator(o)
@@ -183,7 +189,8 @@ func (b *badgerKV) Scan(from, to []byte, reverse bool, fn func(key, value []byte
 	})
 }
 
-func (b *badgerKV) Write(ops []KVOp) error {
+func (b *badgerKV) Write(ops []KVOp) (err error) {
+	defer guard(&err)
 	return b.db.Update(func(txn *badger.Txn) error {
 		for _, op := range ops {
 			var err error
@@ -200,4 +207,7 @@ func (b *badgerKV) Write(ops []KVOp) error {
 	})
 }
 
-func (b *badgerKV) Close() error { return b.db.Close() }
+func (b *badgerKV) Close() (err error) {
+	defer guard(&err)
+	return b.db.Close()
+}

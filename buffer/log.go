@@ -56,6 +56,10 @@ type Options struct {
 	quiet bool // no background work but the committers
 	// segmentBytes is the size of data segments, 0: by the budget.
 	segmentBytes int64
+	// pause is how long a chain rests after that many failed commits.
+	pause func(failures int) time.Duration
+
+	damagedIndex error // why the index is not to be believed
 }
 
 // Log is a shard log. All its methods are safe for concurrent use.
@@ -68,6 +72,7 @@ type Log struct {
 	lock   io.Closer
 	quiet  bool
 	fixed  int64 // size of data segments in tests
+	pause  func(failures int) time.Duration
 
 	handles handles
 	zstd    *zstd.Decoder
@@ -109,6 +114,7 @@ type Log struct {
 	counters  counters
 	newest    seen // newest clock stamp found by recovery
 	rebuilt   bool
+	distrust  bool // the catalogue was damaged
 	setAside  []string
 	recovered int64
 
@@ -126,12 +132,25 @@ func Open(ctx context.Context, config Config, options Options) (*Log, error) {
 	if err := config.Validate(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
-	l, err := prepare(config, options)
+	l, err := openOnce(ctx, config, options)
+	if errors.Is(err, errIndexDamaged) {
+		// Badger opened, but what it holds is not what was written.
+		options.damagedIndex = err
+		l, err = openOnce(ctx, config, options)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open log %s: %w", config.Dir, err)
 	}
+	return l, nil
+}
+
+func openOnce(ctx context.Context, config Config, options Options) (*Log, error) {
+	l, err := prepare(config, options)
+	if err != nil {
+		return nil, err
+	}
 	if err := l.open(ctx, options); err != nil {
-		return nil, fmt.Errorf("open log %s: %w", config.Dir, errors.Join(err, l.shut()))
+		return nil, errors.Join(err, l.abandon())
 	}
 	return l, nil
 }
@@ -139,7 +158,7 @@ func Open(ctx context.Context, config Config, options Options) (*Log, error) {
 // prepare takes the directory: it makes it, checks its version, locks it.
 func prepare(config Config, options Options) (*Log, error) {
 	l := &Log{
-		config: config, log: options.Logger, files: options.files, quiet: options.quiet, fixed: options.segmentBytes,
+		config: config, log: options.Logger, files: options.files, quiet: options.quiet, fixed: options.segmentBytes, pause: options.pause,
 		streams: map[string]*streamState{}, byNumber: map[uint32]*streamState{},
 		shards: map[shardNumber]*shardState{}, chains: map[string]*chain{},
 		segments: map[segmentID]*segment{}, consumers: map[string]*consumerState{},
@@ -147,6 +166,11 @@ func prepare(config Config, options Options) (*Log, error) {
 	}
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
+	}
+	if l.pause == nil {
+		l.pause = func(failures int) time.Duration {
+			return min(10*time.Second, 50*time.Millisecond<<min(failures, 8))
+		}
 	}
 	l.handles = handles{log: l, open: map[segmentID]*handle{}}
 	read := options.clock
@@ -263,22 +287,28 @@ func (l *Log) openIndex(options Options) error {
 	if open == nil {
 		open = func(bool) (kv, error) { return openBadger(dir) }
 	}
-	store, err := open(false)
+	err := options.damagedIndex
 	if err == nil {
-		l.kv = store
-		if err = l.loadConsumers(); err == nil {
-			return nil
+		var store kv
+		if store, err = open(false); err == nil {
+			l.kv = store
+			if err = l.loadConsumers(); err == nil {
+				return nil
+			}
+			err = errors.Join(err, store.Close())
+			l.kv = nil
 		}
-		err = errors.Join(err, store.Close())
 	}
 	if options.kv != nil {
 		l.log.Error("the index is damaged; it is made anew", "error", err)
 	} else if err := l.setAsideIndex(dir, err); err != nil {
 		return err
 	}
-	if l.kv, err = open(true); err != nil {
+	store, err := open(true)
+	if err != nil {
 		return fmt.Errorf("make a new index: %w", err)
 	}
+	l.kv = store
 	l.rebuilt = true
 	return nil
 }
@@ -379,7 +409,7 @@ func (l *Log) Close() error {
 	return nil
 }
 
-// shut is Close for a log in any state of opening.
+// shut ends the goroutines and writes what is only in memory.
 func (l *Log) shut() error {
 	l.streamMu.Lock()
 	defer l.streamMu.Unlock()
@@ -389,9 +419,23 @@ func (l *Log) shut() error {
 	l.committers.Wait()
 	close(l.stop)
 	l.keepers.Wait()
+	return errors.Join(l.flushIndex(), l.flushConsumers(), l.copyConsumers(), l.letGo())
+}
+
+// abandon is for a log that did not open: nothing more is written.
+func (l *Log) abandon() error {
+	for _, c := range l.chains {
+		c.close()
+	}
+	l.committers.Wait() // those that were started; none has anything to do
+	return l.letGo()
+}
+
+// letGo closes files, store and lock.
+func (l *Log) letGo() error {
 	var errs []error
 	if l.kv != nil {
-		errs = append(errs, l.flushIndex(), l.flushConsumers(), l.copyConsumers(), l.kv.Close())
+		errs = append(errs, l.kv.Close())
 	}
 	l.handles.close()
 	if l.meta.writer != nil {

@@ -110,6 +110,9 @@ func (l *Log) recoverChains(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if l.distrust {
+		marks = nil // records of streams the catalogue lost have to be found again
+	}
 	dirs, err := l.files.ReadDir(dataDir)
 	if err != nil {
 		return fmt.Errorf("list %s: %w", dataDir, err)
@@ -123,6 +126,7 @@ func (l *Log) recoverChains(ctx context.Context) error {
 			if err := l.adoptChain(d.Name); err != nil {
 				return err
 			}
+			delete(marks, d.Name)
 		}
 	}
 	l.loadSpares()
@@ -287,13 +291,13 @@ func (r *chainRecovery) segment(g *segment, newest bool) error {
 	case g.id.number < r.mark.Segment && !l.rebuilt:
 		if sum, ok, err := l.loadSummary(g.id); err != nil {
 			return err
-		} else if ok {
+		} else if ok && l.knows(sum) {
 			sum.fill(g)
 			g.sealed = true
 			r.keep(g)
 			return nil
 		}
-	case g.id.number == r.mark.Segment && r.mark.Summary != nil && r.mark.Offset <= g.size:
+	case g.id.number == r.mark.Segment && r.mark.Summary != nil && r.mark.Offset <= g.size && l.knows(r.mark.Summary):
 		start = scanStart{offset: r.mark.Offset, prev: r.mark.Prev}
 		r.mark.Summary.fill(g)
 	}
@@ -337,6 +341,12 @@ func (r *chainRecovery) segment(g *segment, newest bool) error {
 	r.chain.open = g
 	r.chain.writer = &segmentWriter{file: file, id: g.id, size: g.size, end: end.end, synced: end.end, prev: end.prev}
 	return nil
+}
+
+// knows says whether the catalogue knows every stream of a summary. If not it
+// has lost some, and the segment has to be read again to find their records.
+func (l *Log) knows(s *segmentSummary) bool {
+	return !slices.ContainsFunc(s.Shares, func(share summaryShare) bool { return l.byNumber[share.Stream] == nil })
 }
 
 func (r *chainRecovery) keep(g *segment) {
@@ -466,12 +476,12 @@ func (r *chainRecovery) batch(g *segment, h *frameHeader, offset int64, body []b
 	case h.last() < s.next:
 		s.closed = append(s.closed, b.closed...) // indexed already; the same entries again do no harm
 		return nil
-	case h.first-Sequence(h.skipped) > s.next && s.next > s.first:
+	case h.first-Sequence(h.skipped) > s.next:
 		s.held = append(s.held, b)
 		return nil
 	}
 	l.publishHeld(s, &b)
-	if l.rebuilt && l.pendingIndexLocked() >= 4*indexThreshold {
+	if l.pendingIndexLocked() >= 4*indexThreshold {
 		return l.flushIndex()
 	}
 	return nil
@@ -536,7 +546,7 @@ func (l *Log) finishRecovery() {
 			if b.header.last() < s.next {
 				continue
 			}
-			if from := s.next; b.header.first > from && s.next > s.first {
+			if from := s.next; b.header.first > from {
 				reason := GapMissing
 				if b.header.skipped > 0 && b.header.first-Sequence(b.header.skipped) == from {
 					reason = GapWriteFailed
