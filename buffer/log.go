@@ -111,12 +111,13 @@ type Log struct {
 	spaceDue  chan *chain // it will need another segment soon
 	indexDue  signal      // index entries wait
 
-	counters  counters
-	newest    seen // newest clock stamp found by recovery
-	rebuilt   bool
-	distrust  bool // the catalogue was damaged
-	setAside  []string
-	recovered int64
+	counters   counters
+	newest     seen // newest clock stamp found by recovery
+	rebuilt    bool
+	distrust   bool            // the catalogue was damaged
+	catalogued map[uint32]bool // numbers of the streams it knew; for recovery
+	setAside   []string
+	recovered  int64
 
 	committers sync.WaitGroup
 	keepers    sync.WaitGroup
@@ -214,15 +215,21 @@ func checkVersion(dir string) error {
 		return err
 	}
 	var version int
-	if _, err := fmt.Sscanf(string(b), "weir log %d", &version); err != nil {
-		// The file is written before anything else and may have been torn; the
-		// segments carry their version too.
+	if _, err := fmt.Sscanf(string(b), "weir log %d", &version); err != nil || string(b) != versionLine(version) {
+		// Torn or flipped; the segments carry their version too.
 		return nil
 	}
 	if version > formatVersion {
 		return fmt.Errorf("%w: format %d, this one knows %d", ErrNewer, version, formatVersion)
 	}
 	return nil
+}
+
+// versionLine is the content of the version file: the version and a checksum,
+// so that a flipped bit is not taken for a newer weir.
+func versionLine(version int) string {
+	line := fmt.Sprintf("weir log %d", version)
+	return fmt.Sprintf("%s %08x\n", line, checksum([]byte(line)))
 }
 
 // open recovers the log and starts its goroutines.
@@ -275,7 +282,7 @@ func (l *Log) layOut() error {
 	if err != nil {
 		return err
 	}
-	_, err = file.WriteAt(fmt.Appendf(nil, "weir log %d\n", formatVersion), 0)
+	_, err = file.WriteAt([]byte(versionLine(formatVersion)), 0)
 	return errors.Join(err, file.Sync(), file.Close(), l.files.SyncDir("."))
 }
 

@@ -103,6 +103,10 @@ func (l *Log) loadCheckpoint() (map[string]chainMark, error) {
 // recoverChains brings every chain and the index to where the last durable
 // commit left them.
 func (l *Log) recoverChains(ctx context.Context) error {
+	l.catalogued = make(map[uint32]bool)
+	for number := range l.byNumber {
+		l.catalogued[number] = true
+	}
 	marks, err := l.loadCheckpoint()
 	if err == nil {
 		err = l.loadShards()
@@ -346,7 +350,7 @@ func (r *chainRecovery) segment(g *segment, newest bool) error {
 // knows says whether the catalogue knows every stream of a summary. If not it
 // has lost some, and the segment has to be read again to find their records.
 func (l *Log) knows(s *segmentSummary) bool {
-	return !slices.ContainsFunc(s.Shares, func(share summaryShare) bool { return l.byNumber[share.Stream] == nil })
+	return !slices.ContainsFunc(s.Shares, func(share summaryShare) bool { return !l.catalogued[share.Stream] })
 }
 
 func (r *chainRecovery) keep(g *segment) {

@@ -212,7 +212,7 @@ func TestDirectoryPrefix(t *testing.T) {
 	for i := range 5 {
 		disktest.Create(t, f, fmt.Sprint("f", i), "")
 	}
-	seen := map[int]bool{}
+	seen := map[crashtest.TearMode]map[int]bool{}
 	cuts(t, f, f.Ops(), func(t *testing.T, mode crashtest.TearMode, after *crashtest.FS) {
 		infos, err := after.ReadDir(".")
 		must(t, err)
@@ -221,10 +221,15 @@ func TestDirectoryPrefix(t *testing.T) {
 				t.Errorf("%v: entry %d is %s", mode, i, info.Name)
 			}
 		}
-		seen[len(infos)] = true
+		if seen[mode] == nil {
+			seen[mode] = map[int]bool{}
+		}
+		seen[mode][len(infos)] = true
 	})
-	if len(seen) != 6 {
-		t.Errorf("saw the prefixes %v, want 0 to 5", seen)
+	for mode, want := range map[crashtest.TearMode]int{crashtest.LoseUnsynced: 1, crashtest.KeepAll: 1, crashtest.Random: 6, crashtest.Reorder: 6, crashtest.Garbage: 6} {
+		if len(seen[mode]) != want {
+			t.Errorf("%v: saw the prefixes %v, want %d of them", mode, seen[mode], want)
+		}
 	}
 }
 
@@ -336,6 +341,34 @@ func TestTruncation(t *testing.T) {
 	}
 }
 
+// TestLostTruncation: what a write left near it is no reason to lose bytes that
+// only a truncation that did not survive had cut off.
+func TestLostTruncation(t *testing.T) {
+	f := crashtest.New(1 << 20)
+	a := disktest.Create(t, f, "a", strings.Repeat("k", 400))
+	must(t, a.Sync())
+	must(t, f.SyncDir("."))
+	must(t, a.Truncate(100))
+	write(t, a, strings.Repeat("n", 100), 200)
+	write(t, a, strings.Repeat("n", 10), 50)
+	near := 0
+	for seed := range uint64(500) {
+		got, _ := load(t, f.CrashAt(f.Ops(), crashtest.Tear{Seed: seed, Mode: crashtest.Random}), "a")
+		if len(got) < 400 {
+			continue
+		}
+		if got[100:] != strings.Repeat("k", 300) {
+			t.Fatalf("seed %d: %q", seed, got)
+		}
+		if got[50] == 'n' {
+			near++
+		}
+	}
+	if near == 0 {
+		t.Error("never saw the write without the truncation")
+	}
+}
+
 func TestRecycledFileKeepsOldContent(t *testing.T) {
 	f := crashtest.New(1 << 20)
 	old := disktest.Create(t, f, "old", strings.Repeat("o", 4096))
@@ -373,6 +406,78 @@ func TestCutAfterKill(t *testing.T) {
 	}
 	if _, there := load(t, f.CrashAt(f.Ops(), crashtest.Tear{}), "a"); there {
 		t.Error("the new disk's sync reached the old one")
+	}
+}
+
+// TestKilledGoesItsOwnWay: what is done after a kill is no part of the history
+// it branched off, whatever the two have in common.
+func TestKilledGoesItsOwnWay(t *testing.T) {
+	f := crashtest.New(1 << 20)
+	a := disktest.Create(t, f, "a", "")
+	must(t, f.SyncDir("."))
+	for i := range 3 {
+		write(t, a, "x", int64(i)*4096)
+		disktest.Create(t, f, fmt.Sprint("f", i), "")
+	}
+	branch := f.Mark()
+	write(t, a, "x", 3*4096)
+	disktest.Create(t, f, "f3", "")
+	both := f.Mark()
+	must(t, a.Sync())
+	must(t, f.SyncDir("."))
+
+	killed := f.CrashAt(branch, crashtest.Tear{Mode: crashtest.KeepAll})
+	f.CrashAt(both, crashtest.Tear{})
+	b, err := killed.OpenFile("a", disk.ReadWrite)
+	must(t, err)
+	write(t, b, "y", 0)
+	disktest.Create(t, killed, "g", "")
+	killed.CrashAt(killed.Ops(), crashtest.Tear{})
+
+	after := f.CrashAt(f.Ops(), crashtest.Tear{})
+	got, _ := load(t, after, "a")
+	if len(got) != 3*4096+1 || got[0] != 'x' || got[3*4096] != 'x' {
+		t.Errorf("%d bytes, the last %q; want the fourth write too", len(got), got[len(got)-1:])
+	}
+	if _, there := load(t, after, "f3"); !there {
+		t.Error("a file that was created after the branch is not there")
+	}
+	if _, there := load(t, after, "g"); there {
+		t.Error("a file of the other branch is there")
+	}
+}
+
+// TestOrderOfCuts: it makes no difference in which order the cuts are made,
+// nor what is done between them.
+func TestOrderOfCuts(t *testing.T) {
+	forward, back := history(t, 5, 400), history(t, 5, 400)
+	if forward.Describe(0, forward.Ops()) != back.Describe(0, back.Ops()) {
+		t.Fatal("the two histories differ")
+	}
+	type one struct {
+		op   int
+		mode crashtest.TearMode
+	}
+	dumps, kept := map[one]string{}, map[one]*crashtest.FS{}
+	for op := range forward.Ops() + 1 {
+		for _, mode := range crashtest.Modes() {
+			after := forward.CrashAt(op, crashtest.Tear{Seed: 9, Mode: mode})
+			dumps[one{op, mode}] = dump(t, after, ".")
+			if op%10 == 0 {
+				kept[one{op, mode}] = after
+			}
+		}
+	}
+	for i := range 400 {
+		op, mode := i*271%(back.Ops()+1), crashtest.Modes()[i%5]
+		if got := dump(t, back.CrashAt(op, crashtest.Tear{Seed: 9, Mode: mode}), "."); got != dumps[one{op, mode}] {
+			t.Fatalf("cut %d, %v: not the same in another order", op, mode)
+		}
+	}
+	for at, after := range kept {
+		if got := dump(t, after, "."); got != dumps[at] {
+			t.Fatalf("cut %d, %v: changed by later cuts", at.op, at.mode)
+		}
 	}
 }
 
@@ -428,6 +533,9 @@ func TestSpace(t *testing.T) {
 	free(f.CrashAt(f.Ops(), crashtest.Tear{}), 60) // a's blocks were not synced, b is back
 	must(t, a.Truncate(4097))
 	free(f, 98)
+	must(t, f.Remove("a"))
+	free(f, 98)
+	free(f.CrashAt(f.Ops(), crashtest.Tear{Mode: crashtest.KeepAll}), 100) // nobody has it open any more
 }
 
 func TestDescribe(t *testing.T) {
