@@ -15,8 +15,8 @@
 //
 // Drop-ins are merged in the order of their names: mappings key by key, lists
 // by appending, and a single value takes the place of the one before. Anchors,
-// aliases and tags of YAML are refused. A file is at most 1 MiB, 20,000 keys
-// and 32 levels deep.
+// aliases and tags of YAML are refused. A file is at most 1 MiB, 10,000 keys
+// and elements long and 32 levels deep.
 //
 // The package starts nothing and knows no command line.
 package config

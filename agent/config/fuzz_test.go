@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -56,7 +57,9 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		again, err := config.Parse("dump.yaml", dump, config.Options{})
+		// A secret that is not shown is too short for a token.
+		longer := bytes.ReplaceAll(dump, []byte("token: \"***\""), []byte("token: 0123456789abcdef"))
+		again, err := config.Parse("dump.yaml", longer, config.Options{})
 		if err != nil {
 			t.Fatalf("of\n%s\nit makes\n%s\n%v", data, dump, err)
 		}

@@ -21,9 +21,10 @@ const (
 	// maxColumn bounds how deep blocks can be nested in a file whose depth is
 	// not yet known: each level is at least one column further right.
 	maxColumn = 256
-	// maxKeys of a file, for the parser's time grows with their square. A thousand
-	// cameras with all that can be said of them have half as many.
-	maxKeys = 20_000
+	// maxEntries are the keys and elements of lists in a file, for the parser's
+	// time grows with the square of the keys. Five hundred cameras with all that can
+	// be said of them have half as many.
+	maxEntries = 10_000
 )
 
 type kind int
@@ -167,7 +168,7 @@ func parseDocument(data []byte) (body ast.Node, err error) {
 // checkSize refuses what nests too deep or has too much in it, before the
 // recursive parser sees it.
 func checkSize(tokens token.Tokens) error {
-	depth, run, keys := 0, 0, 0
+	depth, run, entries := 0, 0, 0
 	for _, t := range tokens {
 		deep := false
 		switch t.Type {
@@ -179,10 +180,12 @@ func checkSize(tokens token.Tokens) error {
 		case token.SequenceEntryType, token.MappingKeyType, token.MappingValueType:
 			deep = depth == 0 && t.Position.Column > maxColumn
 		}
-		if t.Type == token.MappingValueType {
-			if keys++; keys > maxKeys {
-				return &yaml.SyntaxError{Message: fmt.Sprintf("it has more than %d keys", maxKeys), Token: t}
-			}
+		switch t.Type {
+		case token.MappingValueType, token.SequenceEntryType, token.CollectEntryType:
+			entries++
+		}
+		if entries > maxEntries {
+			return &yaml.SyntaxError{Message: fmt.Sprintf("it has more than %d keys and elements of lists", maxEntries), Token: t}
 		}
 		// Tags, anchors and the like nest without a bracket or a column.
 		switch t.Type {
