@@ -34,17 +34,17 @@ func (n *node) Parts() api.Parts   { return n.parts }
 // archive is a recorder of one camera, front, with one recording.
 type archive struct{ start, end time.Time }
 
-func (a archive) List(_ context.Context, camera string, from, to time.Time, _ int) ([]api.Recording, error) {
+func (a archive) List(_ context.Context, camera string, span api.Span, _ int) ([]api.Recording, error) {
 	if camera != "front" {
 		return nil, fmt.Errorf("camera %s: %w", camera, buffer.ErrNotFound)
 	}
-	if !a.start.Before(to) || !from.Before(a.end) {
+	if !a.start.Before(span.To) || !span.From.Before(a.end) {
 		return nil, nil
 	}
 	return []api.Recording{{Start: a.start, End: a.end, Fragments: 3, Bytes: 1000}}, nil
 }
 
-func (a archive) Clip(_ context.Context, w io.Writer, camera string, from, to time.Time) error {
+func (a archive) Clip(_ context.Context, w io.Writer, camera string, _ api.Span) error {
 	switch {
 	case camera == "broken":
 		if _, err := io.WriteString(w, strings.Repeat("half", 50_000)); err != nil {

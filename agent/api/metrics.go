@@ -95,26 +95,36 @@ func newMetrics() []figure {
 
 type emitter = func(value float64, labels ...string)
 
-func metric(kind prometheus.ValueType, name, help string, labels []string, take func(*snapshot, emitter)) figure {
-	return figure{desc: prometheus.NewDesc("weir_"+name, help, labels, nil), kind: kind, take: take}
+// title is the name of a metric without weir_, its help, and its labels.
+type title struct {
+	name, help string
+	labels     []string
+}
+
+func counterOf(t title, take func(*snapshot, emitter)) figure {
+	return figure{desc: prometheus.NewDesc("weir_"+t.name, t.help, t.labels, nil), kind: prometheus.CounterValue, take: take}
+}
+
+func gaugeOf(t title, take func(*snapshot, emitter)) figure {
+	f := counterOf(t, take)
+	f.kind = prometheus.GaugeValue
+	return f
 }
 
 func nodeMetrics() []figure {
 	return []figure{
-		metric(prometheus.GaugeValue, "build_info", "1, with the version of weir.", []string{"version"},
+		gaugeOf(title{"build_info", "1, with the version of weir.", []string{"version"}},
 			func(s *snapshot, emit emitter) { emit(1, s.version) }),
-		metric(prometheus.GaugeValue, "healthy", "1 if everything that is configured has started and the log accepts data.", nil,
+		gaugeOf(title{"healthy", "1 if everything that is configured has started and the log accepts data.", nil},
 			func(s *snapshot, emit emitter) { emit(oneIf(s.status.Health.OK)) }),
-		metric(prometheus.GaugeValue, "clock_synchronized", "1 if the wall clock is known to be right.", nil,
+		gaugeOf(title{"clock_synchronized", "1 if the wall clock is known to be right.", nil},
 			func(s *snapshot, emit emitter) { emit(oneIf(s.status.Node.ClockSet)) }),
-		metric(prometheus.GaugeValue, "part_running", "1 if the part does what it is for, 0 if it starts, waits for its peer or has failed.",
-			[]string{"kind", "name", "type"}, func(s *snapshot, emit emitter) {
-				s.parts(func(kind string, p Part) { emit(oneIf(p.State == Running), kind, p.Name, p.Type) })
-			}),
-		metric(prometheus.CounterValue, "part_restarts_total", "How often the part was started again after it had failed.",
-			[]string{"kind", "name", "type"}, func(s *snapshot, emit emitter) {
-				s.parts(func(kind string, p Part) { emit(float64(p.Restarts), kind, p.Name, p.Type) })
-			}),
+		gaugeOf(title{"part_running", "1 if the part does what it is for, 0 if it starts, waits for its peer or has failed.", []string{"kind", "name", "type"}}, func(s *snapshot, emit emitter) {
+			s.parts(func(kind string, p Part) { emit(oneIf(p.State == Running), kind, p.Name, p.Type) })
+		}),
+		counterOf(title{"part_restarts_total", "How often the part was started again after it had failed.", []string{"kind", "name", "type"}}, func(s *snapshot, emit emitter) {
+			s.parts(func(kind string, p Part) { emit(float64(p.Restarts), kind, p.Name, p.Type) })
+		}),
 	}
 }
 
@@ -132,7 +142,7 @@ func (s *snapshot) parts(visit func(kind string, p Part)) {
 
 func logMetrics() []figure {
 	count := func(name, help string, value func(LogStatus) int64) figure {
-		return metric(prometheus.CounterValue, "log_"+name, help, nil, func(s *snapshot, emit emitter) {
+		return counterOf(title{"log_" + name, help, nil}, func(s *snapshot, emit emitter) {
 			emit(float64(value(s.status.Log)))
 		})
 	}
@@ -142,7 +152,7 @@ func logMetrics() []figure {
 		return f
 	}
 	reasons := func(name, help string, values func(LogStatus) map[string]int64) figure {
-		return metric(prometheus.CounterValue, "log_"+name, help, []string{"reason"}, func(s *snapshot, emit emitter) {
+		return counterOf(title{"log_" + name, help, []string{"reason"}}, func(s *snapshot, emit emitter) {
 			for reason, n := range values(s.status.Log) {
 				emit(float64(n), reason)
 			}
@@ -165,14 +175,14 @@ func logMetrics() []figure {
 		reasons("dropped_records_total", "Records that went before or without being read by everyone, by reason.",
 			func(l LogStatus) map[string]int64 { return l.DroppedRecords }),
 		reasons("dropped_bytes_total", "Bytes of those records, by reason.", func(l LogStatus) map[string]int64 { return l.DroppedBytes }),
-		metric(prometheus.GaugeValue, "last_commit_timestamp_seconds", "Wall time of the last commit; absent before the first.", nil,
+		gaugeOf(title{"last_commit_timestamp_seconds", "Wall time of the last commit; absent before the first.", nil},
 			func(s *snapshot, emit emitter) { emitTime(emit, s.status.Log.LastCommit) }),
 	}
 }
 
 func streamMetrics() []figure {
 	lag := func(name, help string, value func(LagStatus) float64) figure {
-		return metric(prometheus.GaugeValue, "consumer_lag_"+name, help, []string{"consumer", "stream", "shard"}, func(s *snapshot, emit emitter) {
+		return gaugeOf(title{"consumer_lag_" + name, help, []string{"consumer", "stream", "shard"}}, func(s *snapshot, emit emitter) {
 			for _, c := range s.status.Consumers {
 				for _, l := range c.Lags {
 					emit(value(l), c.Name, l.Stream, l.Shard)
@@ -181,13 +191,13 @@ func streamMetrics() []figure {
 		})
 	}
 	return []figure{
-		metric(prometheus.GaugeValue, "stream_bytes", "Stored bytes of the stream's readable records.", []string{"stream"},
+		gaugeOf(title{"stream_bytes", "Stored bytes of the stream's readable records.", []string{"stream"}},
 			func(s *snapshot, emit emitter) {
 				for _, stream := range s.status.Streams {
 					emit(float64(stream.Bytes), stream.Name)
 				}
 			}),
-		metric(prometheus.GaugeValue, "stream_shards", "Shards of the stream.", []string{"stream"},
+		gaugeOf(title{"stream_shards", "Shards of the stream.", []string{"stream"}},
 			func(s *snapshot, emit emitter) {
 				for _, stream := range s.status.Streams {
 					emit(float64(len(stream.Shards)), stream.Name)
@@ -201,7 +211,7 @@ func streamMetrics() []figure {
 
 func sourceMetrics() []figure {
 	count := func(name, help string, value func(Source) int64) figure {
-		return metric(prometheus.CounterValue, "source_"+name, help, []string{"source", "type"}, func(s *snapshot, emit emitter) {
+		return counterOf(title{"source_" + name, help, []string{"source", "type"}}, func(s *snapshot, emit emitter) {
 			for _, source := range s.status.Sources {
 				emit(float64(value(source)), source.Name, source.Type)
 			}
@@ -224,7 +234,7 @@ func sourceMetrics() []figure {
 
 func cameraMetrics() []figure {
 	count := func(name, help string, value func(Camera) int64) figure {
-		return metric(prometheus.CounterValue, "camera_"+name, help, []string{"camera", "type"}, func(s *snapshot, emit emitter) {
+		return counterOf(title{"camera_" + name, help, []string{"camera", "type"}}, func(s *snapshot, emit emitter) {
 			for _, camera := range s.status.Cameras {
 				emit(float64(value(camera)), camera.Name, camera.Type)
 			}
@@ -239,18 +249,17 @@ func cameraMetrics() []figure {
 		count("dropped_frames_total", "Frames dropped, after a loss or for want of room.", func(c Camera) int64 { return c.DroppedFrames }),
 		count("fragments_total", "Fragments made durable.", func(c Camera) int64 { return c.Fragments }),
 		count("lost_fragments_total", "Fragments the log refused.", func(c Camera) int64 { return c.LostFragments }),
-		metric(prometheus.GaugeValue, "camera_last_fragment_timestamp_seconds", "Wall time of the last fragment; absent before the first.",
-			[]string{"camera", "type"}, func(s *snapshot, emit emitter) {
-				for _, c := range s.status.Cameras {
-					emitTime(emit, c.LastFragment, c.Name, c.Type)
-				}
-			}),
+		gaugeOf(title{"camera_last_fragment_timestamp_seconds", "Wall time of the last fragment; absent before the first.", []string{"camera", "type"}}, func(s *snapshot, emit emitter) {
+			for _, c := range s.status.Cameras {
+				emitTime(emit, c.LastFragment, c.Name, c.Type)
+			}
+		}),
 	}
 }
 
 func sinkMetrics() []figure {
 	count := func(name, help string, value func(Sink) int64) figure {
-		return metric(prometheus.CounterValue, "sink_"+name, help, []string{"sink", "type"}, func(s *snapshot, emit emitter) {
+		return counterOf(title{"sink_" + name, help, []string{"sink", "type"}}, func(s *snapshot, emit emitter) {
 			for _, sink := range s.status.Sinks {
 				emit(float64(value(sink)), sink.Name, sink.Type)
 			}
@@ -269,12 +278,11 @@ func sinkMetrics() []figure {
 		count("foreign_total", "Times the destination held other records under our ids.", func(s Sink) int64 { return s.Foreign }),
 		inflight,
 		count("missed_records_total", "Records gone from the log before they were sent.", func(s Sink) int64 { return s.MissedRecords }),
-		metric(prometheus.GaugeValue, "sink_last_sent_timestamp_seconds", "Wall time of the last acknowledgement; absent before the first.",
-			[]string{"sink", "type"}, func(s *snapshot, emit emitter) {
-				for _, sink := range s.status.Sinks {
-					emitTime(emit, sink.LastSent, sink.Name, sink.Type)
-				}
-			}),
+		gaugeOf(title{"sink_last_sent_timestamp_seconds", "Wall time of the last acknowledgement; absent before the first.", []string{"sink", "type"}}, func(s *snapshot, emit emitter) {
+			for _, sink := range s.status.Sinks {
+				emitTime(emit, sink.LastSent, sink.Name, sink.Type)
+			}
+		}),
 	}
 }
 

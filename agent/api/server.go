@@ -47,13 +47,16 @@ func LogOf(l *buffer.Log) Log { return Log{Writer: l, Reader: l, Catalog: l, Sta
 
 // Recordings finds and cuts what cameras recorded.
 type Recordings interface {
-	// List returns the recordings of camera that overlap [from, to), oldest
-	// first, at most max of them; buffer.ErrNotFound if there is no such camera.
-	List(ctx context.Context, camera string, from, to time.Time, max int) ([]Recording, error)
-	// Clip writes an MP4 of [from, to) to w. buffer.ErrNotFound, before the
-	// first byte, if nothing is recorded there.
-	Clip(ctx context.Context, w io.Writer, camera string, from, to time.Time) error
+	// List returns the recordings of camera that overlap span, oldest first, at
+	// most max of them; buffer.ErrNotFound if there is no such camera.
+	List(ctx context.Context, camera string, span Span, max int) ([]Recording, error)
+	// Clip writes an MP4 of span to w. buffer.ErrNotFound, before the first
+	// byte, if nothing is recorded there.
+	Clip(ctx context.Context, w io.Writer, camera string, span Span) error
 }
+
+// Span is a stretch of wall time, To not included.
+type Span struct{ From, To time.Time }
 
 // Recording is a stretch of a camera's fragments in time.
 type Recording struct {

@@ -23,13 +23,12 @@ func (s *Server) cameras(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (s *Server) listRecordings(w http.ResponseWriter, r *http.Request) {
-	now := time.Now()
-	from, to, err := timeRange(r, now)
+	span, err := timeSpan(r, time.Now())
 	if err != nil {
 		writeError(w, http.StatusBadRequest, err.Error(), "")
 		return
 	}
-	list, err := s.recordings.List(r.Context(), r.PathValue("camera"), from, to, maxRecordings)
+	list, err := s.recordings.List(r.Context(), r.PathValue("camera"), span, maxRecordings)
 	if err != nil {
 		writeLogError(w, err)
 		return
@@ -39,25 +38,25 @@ func (s *Server) listRecordings(w http.ResponseWriter, r *http.Request) {
 	}{notNil(list)})
 }
 
-// timeRange reads ?start= and ?end=; they default to the beginning of time
-// and to now.
-func timeRange(r *http.Request, now time.Time) (from, to time.Time, err error) {
+// timeSpan reads ?start= and ?end=; they default to the beginning of time and
+// to now.
+func timeSpan(r *http.Request, now time.Time) (span Span, err error) {
 	query := r.URL.Query()
-	to = now
+	span.To = now
 	if text := query.Get("start"); text != "" {
-		if from, err = ParseTime(text, now); err != nil {
-			return from, to, fmt.Errorf("start: %w", err)
+		if span.From, err = ParseTime(text, now); err != nil {
+			return span, fmt.Errorf("start: %w", err)
 		}
 	}
 	if text := query.Get("end"); text != "" {
-		if to, err = ParseTime(text, now); err != nil {
-			return from, to, fmt.Errorf("end: %w", err)
+		if span.To, err = ParseTime(text, now); err != nil {
+			return span, fmt.Errorf("end: %w", err)
 		}
 	}
-	if !from.Before(to) {
-		return from, to, fmt.Errorf("start %s is not before end %s", from.Format(time.RFC3339), to.Format(time.RFC3339))
+	if !span.From.Before(span.To) {
+		return span, fmt.Errorf("start %s is not before end %s", span.From.Format(time.RFC3339), span.To.Format(time.RFC3339))
 	}
-	return from, to, nil
+	return span, nil
 }
 
 // clip cuts an MP4 and streams it. Once bytes have gone out an error can only
@@ -72,8 +71,8 @@ func (s *Server) clip(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusBadRequest, "start and end are needed", "such as ?start=5m&end=0s, or times as 2026-01-31T12:00:00Z")
 		return
 	}
-	from, to, err := timeRange(r, time.Now())
-	if err == nil && to.Sub(from) > maxClip {
+	span, err := timeSpan(r, time.Now())
+	if err == nil && span.To.Sub(span.From) > maxClip {
 		err = fmt.Errorf("a clip is at most %s long", maxClip)
 	}
 	if err != nil {
@@ -81,7 +80,7 @@ func (s *Server) clip(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	out := &clipWriter{w: w, control: http.NewResponseController(w), camera: camera}
-	err = s.recordings.Clip(r.Context(), out, camera, from, to)
+	err = s.recordings.Clip(r.Context(), out, camera, span)
 	switch {
 	case err == nil && out.started:
 	case err == nil:

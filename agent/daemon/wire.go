@@ -166,11 +166,11 @@ func (r recordings) camera(name string) error {
 	return nil
 }
 
-func (r recordings) List(ctx context.Context, camera string, from, to time.Time, max int) ([]api.Recording, error) {
+func (r recordings) List(ctx context.Context, camera string, span api.Span, max int) ([]api.Recording, error) {
 	if err := r.camera(camera); err != nil {
 		return nil, err
 	}
-	list, err := recording.List(ctx, r.log, camera, from, to, max)
+	list, err := recording.List(ctx, r.log, camera, span.From, span.To, max)
 	if err != nil {
 		return nil, err
 	}
@@ -185,9 +185,9 @@ func (r recordings) List(ctx context.Context, camera string, from, to time.Time,
 	return out, nil
 }
 
-func (r recordings) Clip(ctx context.Context, w io.Writer, camera string, from, to time.Time) error {
+func (r recordings) Clip(ctx context.Context, w io.Writer, camera string, span api.Span) error {
 	if err := r.camera(camera); err != nil {
 		return err
 	}
-	return recording.Clip(ctx, w, r.log, camera, from, to)
+	return recording.Clip(ctx, w, r.log, camera, span.From, span.To)
 }
