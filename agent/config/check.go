@@ -62,7 +62,7 @@ func (c checker) validate(p place, err error) {
 			message = fault.Error()
 		}
 		message = strings.TrimPrefix(message, invalid)
-		if at.node != nil && at.node.unresolved || c.told(at.path) {
+		if !c.judges(at) {
 			continue
 		}
 		found = append(found, func() { c.fault(at, "%s", message) })
@@ -70,6 +70,12 @@ func (c checker) validate(p place, err error) {
 	for _, note := range found {
 		note()
 	}
+}
+
+// judges says whether a fault at p would be one: its text is known, and nothing
+// is told of it yet.
+func (c checker) judges(p place) bool {
+	return (p.node == nil || !p.node.unresolved) && !c.told(p.path)
 }
 
 // leaves takes joined errors apart.
@@ -109,7 +115,7 @@ func (c checker) node(cfg *Config, p place) {
 		if err != nil || !nodeID.MatchString(cfg.Node.ID) {
 			c.fault(id, "missing, and the host's name does not serve instead; name this machine")
 		}
-	} else if !id.node.unresolved && !c.told(id.path) && !nodeID.MatchString(cfg.Node.ID) {
+	} else if c.judges(id) && !nodeID.MatchString(cfg.Node.ID) {
 		c.fault(id, "%q must be 1 to 64 of the characters a-z A-Z 0-9 _ -", shorten(cfg.Node.ID))
 	}
 	labels := p.key("labels")
@@ -144,7 +150,7 @@ func (c checker) unique(list place, names []string) {
 	first := map[string]int{}
 	for i, name := range names {
 		at := list.item(i).key("name")
-		if name == "" || at.node != nil && at.node.unresolved || c.told(at.path) {
+		if name == "" || !c.judges(at) {
 			continue
 		}
 		if j, ok := first[name]; ok {
@@ -160,7 +166,7 @@ func (c checker) sessions(cfg *Config, list place) {
 	first := map[[2]string]int{}
 	for i, source := range cfg.Ingest.MQTT {
 		at := list.item(i).key("client_id")
-		if source.ClientID == "" || at.node != nil && at.node.unresolved || c.told(at.path) {
+		if source.ClientID == "" || !c.judges(at) {
 			continue
 		}
 		session := [2]string{source.URL, source.ClientID}
@@ -188,7 +194,7 @@ func (c checker) cameraStreams(cfg *Config, top place) {
 	}
 	for i, camera := range cfg.Video.Cameras {
 		at := top.find("video.cameras").item(i).key("name")
-		if what, ok := data[camera.Name]; ok && camera.Name != "" && !c.told(at.path) {
+		if what, ok := data[camera.Name]; ok && camera.Name != "" && c.judges(at) {
 			c.fault(at, "%s is %s, and a camera's video needs one of its own; name the camera otherwise", camera.Name, what)
 		}
 	}
@@ -214,7 +220,7 @@ func (c checker) ports(cfg *Config, top place) {
 	}
 	for i, later := range all {
 		for _, earlier := range all[:i] {
-			if clash(earlier, later) && !c.told(later.at.path) {
+			if clash(earlier, later) && c.judges(later.at) {
 				c.fault(later.at, "%s port %d is taken by %s", later.network, later.address.Port(), earlier.at.path)
 			}
 		}

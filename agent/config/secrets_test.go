@@ -51,6 +51,19 @@ func TestSecrets(t *testing.T) {
 	if faults := refuse(t, text, config.Options{Secrets: true}); strings.Count(faults, "WEIR_NOT_SET") != 4 || !strings.Contains(faults, "weir.yaml:9: ingest.mqtt[0].password: read file /nonexistent/pass: no such file") {
 		t.Errorf("the faults are\n%s", faults)
 	}
+	// What is not known is not judged, and what is known still is.
+	text = strings.NewReplacer("S", "'${WEIR_NOT_SET}'").Replace(`
+node: {id: S}
+buffer: {dir: S, max_bytes: S}
+streams: {telemetry: {on_full: S, compression: S, retention: S, shards: S}, alerts: {shards: 0}}
+ingest: {mqtt: [{name: S, url: S, topics: [{filter: "#", stream: S, partition_key: S}]}, {name: S, url: S, topics: [{filter: a, stream: b}]}]}
+uplink: [{name: S, type: nats, url: S, streams: [S], subject: S, token: S}]
+video: {cameras: [{name: S, url: S, codec: S, allow: [S]}]}
+api: {listen: S, token: S}
+`)
+	if faults := refuse(t, text, config.Options{}); faults != "weir.yaml:4: streams.alerts.shards: 0 is not between 1 and 64" {
+		t.Errorf("the faults are\n%s", faults)
+	}
 	if _, err := config.Parse("weir.yaml", []byte("buffer: {dir: '${HOME}'}"), config.Options{Secrets: true}); (err == nil) != (os.Getenv("HOME") != "") {
 		t.Errorf("the process' environment is not asked: %v", err)
 	}
