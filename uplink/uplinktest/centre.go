@@ -101,10 +101,18 @@ func (c *Centre) Send(ctx context.Context, batch uplink.Batch) error {
 		}
 		c.store(batch.Node, &batch.Entries[i])
 	}
-	if act.Err != nil {
+	if act.Err != nil && !definite(act.Err) {
 		delete(c.sure, batch.Stream())
 	}
 	return act.Err
+}
+
+// definite says whether the error tells what became of the batch.
+func definite(err error) bool {
+	var partial *uplink.PartialError
+	var later *uplink.RetryAfterError
+	var never *uplink.PermanentError
+	return errors.As(err, &partial) || errors.As(err, &later) || errors.As(err, &never)
 }
 
 // refusal refuses entry i of n and holds back what comes behind.
