@@ -2,9 +2,8 @@
 // implementation runs it: the real one, and the one of the crash tests, which
 // is only worth what it has in common with the real one.
 //
-// It covers what is seen while the power is on. What survives a cut is tested
-// in buffer/crashtest, and for the real one by cutting the power of a real file
-// system.
+// It covers what is seen while the power is on, not what survives a cut: that
+// is the file system's to keep, and buffer/crashtest says what is assumed of it.
 package disktest
 
 import (
