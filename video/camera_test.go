@@ -77,18 +77,32 @@ func frames(t *testing.T, file string) []frame {
 // camera runs a receiver; stop ends it and waits.
 type camera struct {
 	*receiver.Receiver
-	log  *memLog
+	log  *memLog // where it records, unless the test gave another
+	read recording.Log
 	addr string
 	stop func()
 }
 
+// store is a log to record into and to read from.
+type store interface {
+	receiver.Appender
+	recording.Log
+}
+
 func startCamera(t *testing.T, config video.CameraConfig) *camera {
+	t.Helper()
+	log := newMemLog()
+	c := startCameraOn(t, config, log)
+	c.log = log
+	return c
+}
+
+func startCameraOn(t *testing.T, config video.CameraConfig, log store) *camera {
 	t.Helper()
 	config.Name = "front"
 	if config.URL == "" {
 		config.URL = "rtp://127.0.0.1:0"
 	}
-	log := newMemLog()
 	r, err := receiver.New(config, log, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -97,7 +111,7 @@ func startCamera(t *testing.T, config video.CameraConfig) *camera {
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()
 	stopped := false
-	c := &camera{Receiver: r, log: log, stop: func() {
+	c := &camera{Receiver: r, read: log, stop: func() {
 		if stopped {
 			return
 		}
@@ -124,7 +138,7 @@ func (c *camera) clip(t *testing.T, from, to time.Time) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := recording.Clip(t.Context(), out, c.log, "front", from, to); err != nil {
+	if err := recording.Clip(t.Context(), out, c.read, "front", from, to); err != nil {
 		t.Fatal(err)
 	}
 	if err := out.Close(); err != nil {

@@ -110,7 +110,7 @@ func TestLongGroupOfPictures(t *testing.T) {
 			if n, _ := log.fragments(); n != 3 {
 				t.Fatalf("%d fragments", n)
 			}
-			c := &camera{log: log}
+			c := &camera{log: log, read: log}
 			compare(t, all, frames(t, c.clip(t, start, start.Add(time.Minute))))
 			list, err := recording.List(t.Context(), log, "front", start, start.Add(time.Minute), 0)
 			if err != nil || len(list) != 1 || list[0].Fragments != 3 || list[0].Missing != 0 || list[0].Frames != 750 {
