@@ -25,7 +25,6 @@ type ageClock struct {
 	mu   sync.Mutex
 	last instant
 	age  time.Duration
-	off  time.Duration // so that a restart within one boot goes on where it was
 }
 
 // seen is the newest stamp a recovery found in the segments.

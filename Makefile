@@ -1,0 +1,73 @@
+# weir: make help
+
+SHELL       := bash
+.SHELLFLAGS := -eu -o pipefail -c
+GO          ?= go
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+COMMIT      ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+LDFLAGS     := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+BUILD       := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
+FUZZTIME    ?= 30s
+PREFIX      ?= /usr/local
+STATICCHECK := $(GO) tool -modfile=.ci/tools.mod staticcheck
+
+.DEFAULT_GOAL := help
+.PHONY: help build run test check fuzz crash soak bench cross install clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## bin/weir, static
+	$(BUILD) -o bin/weir ./agent
+
+run: build ## everything on this machine, with nothing to install: the demo
+	bin/weir demo
+
+test: ## all tests, with the race detector; installs ffmpeg, mosquitto and gcc on Debian
+	.ci/install-test-tools
+	$(GO) test -race -timeout 25m ./...
+
+check: ## gofmt, vet, staticcheck, go.mod, import rule, size limits, documents
+	@files=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$files" ]; then echo "not formatted (gofmt -w): $$files"; exit 1; fi
+	$(GO) vet ./...
+	$(STATICCHECK) ./...
+	$(GO) mod tidy -diff
+	$(GO) test -count=1 -run '^(TestImports|TestLimits|TestDocuments)$$' ./agent
+
+fuzz: ## every fuzz target for FUZZTIME (30s)
+	@for package in $$($(GO) list ./...); do \
+	  for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+	    echo "$$package $$target"; \
+	    $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package; \
+	  done; \
+	done
+
+crash: ## the long crash drills: cuts, kills, damage (about ten minutes)
+	WEIR_CRASH=full $(GO) test -count=1 -timeout 60m -v -run 'Crash|Kill|Damage|Failed' ./buffer/...
+
+soak: ## the acceptance tests, over and over for an hour
+	WEIR_SOAK=1h $(GO) test -count=1 -timeout 90m -v ./agent/acceptance
+
+bench: build ## figures of this machine, each beside its goal
+	bin/weir bench log --dir $${BENCH_DIR:-$$PWD/bin}
+	$(GO) test -count=1 -timeout 20m -run '^TestFigures$$' -v ./agent/acceptance -args -figures
+
+cross: ## static binaries for linux amd64 and arm64 in dist; 32 bit must be refused
+	GOOS=linux GOARCH=amd64 $(BUILD) -o dist/weir-linux-amd64 ./agent
+	GOOS=linux GOARCH=arm64 $(BUILD) -o dist/weir-linux-arm64 ./agent
+	GOOS=linux GOARCH=arm64 $(BUILD) -tags slim -o dist/weir-slim-linux-arm64 ./agent
+	@for arch in arm 386; do \
+	  if out=$$(GOOS=linux GOARCH=$$arch CGO_ENABLED=0 $(GO) build -o /dev/null ./agent 2>&1); then \
+	    echo "linux/$$arch builds; it must be refused, Badger loses records there"; exit 1; \
+	  fi; \
+	  grep -q weir_needs_64_bit <<< "$$out" || { echo "linux/$$arch is refused for another reason: $$out"; exit 1; }; \
+	  echo "linux/$$arch: refused, as it has to be"; \
+	done
+
+install: build ## the binary, the unit and a sample configuration below DESTDIR and PREFIX
+	install -D -m 0755 bin/weir $(DESTDIR)$(PREFIX)/bin/weir
+	install -D -m 0644 systemd/weir.service $(DESTDIR)/lib/systemd/system/weir.service
+	test -e $(DESTDIR)/etc/weir/weir.yaml || install -D -m 0640 configs/weir.yaml $(DESTDIR)/etc/weir/weir.yaml
+
+clean: ## remove what the build made
+	rm -rf bin dist
