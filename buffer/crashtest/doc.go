@@ -1,38 +1,27 @@
 // Package crashtest is a disk in memory that can be cut off from power after
-// any operation. FS behaves as a disk.FS and writes down every operation; its
-// CrashAt returns a new FS with what a disk may hold if the power went, or the
-// process was killed, right after one of them. A test runs a history once,
-// notes at which operation what was acknowledged (Mark), and then opens what it
-// finds at every cut from 0 to Ops.
+// any operation. FS is a disk.FS that writes down every operation; its CrashAt
+// returns a new FS with what a disk may hold if the power went, or the process
+// was killed, right after one of them. A test runs a history once, notes what
+// was acknowledged when (Mark), and opens what it finds at cuts from 0 to Ops.
 //
-// The disk it stands for is one with a volatile cache below a journalling file
-// system: ext4 in its default mode, XFS, btrfs, F2FS.
+// It stands for a disk with a volatile cache below a journalling file system
+// (ext4 in its default mode, XFS, btrfs, F2FS), and is stricter where they differ:
 //
-//   - File.Sync makes the bytes, the blocks and the size of that file durable,
-//     not its name. SyncDir makes the creates, renames and removes in that
-//     directory durable, and what they depend on: earlier ones of the same file
-//     or the same name. A rename is one step, durable with either directory.
-//   - Directory operations that were not synced survive as a prefix in their
-//     order, over the whole tree. A file whose creation did not survive is not
-//     there, whatever of it was synced. One whose name survived may be empty.
-//   - Bytes not synced survive by sectors of 512 bytes. A sector that survives
-//     is as it was in the page cache after that write: with the bytes of earlier
-//     writes to it, and with what was durable in it. So a durable byte is lost
-//     only to a write over that byte, never to its neighbour.
-//   - Truncations and allocations that were not synced survive as a prefix, for
-//     each file. Without one that shrinks, nothing written behind it survives.
-//   - The size reaches as far as writes to the file survived, and a hole reads as
-//     zeros, as do blocks that were allocated and not written. A recycled file
-//     (renamed, overwritten) keeps what was durable in it.
-//   - A sync that failed leaves the page cache as it is and clean, as Linux does:
-//     a later sync that succeeds does not write those pages, unless they were
-//     written again.
-//   - Blocks are 4 KiB. A removed file gives its blocks back at its last Close.
-//     After a cut there may be more on the disk than it has room for, because a
-//     removal did not survive; then nothing is free.
+//   - File.Sync makes bytes, blocks and size durable, not the name. SyncDir makes
+//     the operations in that directory durable, and earlier ones on the same
+//     files and names; others survive as a prefix, in order over the whole tree.
+//     A rename is one step, durable with either directory.
+//   - Bytes survive by sectors of 512, each as the page cache had it after a
+//     write. A durable byte is lost only to a write over it, not beside it.
+//   - Truncations and allocations survive as a prefix for each file. The size
+//     reaches as far as writes survived; holes and unwritten blocks read as zeros.
+//     A recycled file keeps what was durable in it.
+//   - After a failed sync the pages are clean, as on Linux: a later sync does not
+//     write them, unless they were written again.
+//   - Blocks are 4 KiB; a removed file gives them back at its last Close. If a cut
+//     brings back more than there is room for, nothing is free.
 //
-// What it leaves out: a disk that lies about a sync, damage to what is durable
-// (a test flips bytes itself), a file system that goes read-only, memory maps.
-// Badger keeps its files by itself; KV takes its place, a store in memory whose
-// writes are operations of the same history.
+// What it leaves out: a disk that lies about a sync, damage to what is durable, a
+// file system that goes read-only, memory maps. KV stands in for Badger: its
+// writes are operations of the same history, durable at once.
 package crashtest
