@@ -98,9 +98,9 @@ func (d *dir) Space() (Space, error) {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return Space{}, err
 	}
-	unit := st.Frsize // what the counts are in; some file systems leave it 0
+	unit := int64(st.Frsize) // what the counts are in; some file systems leave it 0
 	if unit == 0 {
-		unit = st.Bsize
+		unit = int64(st.Bsize)
 	}
 	return Space{FreeBytes: int64(st.Bavail) * unit, TotalBytes: int64(st.Blocks) * unit}, nil
 }
