@@ -48,7 +48,6 @@ type cursor struct {
 	limit     int             // records in a send while the refused one is looked for; 0: no limit
 	pause     pause           // after failures of this shard alone
 	notBefore time.Time       // end of the pause
-	gapped    buffer.Sequence // gaps up to here are counted
 }
 
 // position is the first record that is not settled.

@@ -161,7 +161,7 @@ func (l *line) gather(ctx context.Context, c *cursor) (ready bool, wait time.Dur
 		if err != nil {
 			return false, 0, fmt.Errorf("read %s of stream %s: %w", c.key.Shard, l.stream, err)
 		}
-		l.gaps(c, page.Gaps)
+		l.gaps(page.Gaps)
 		if len(c.waiting) == 0 {
 			c.since = time.Now()
 		}
@@ -179,17 +179,12 @@ func (l *line) gather(ctx context.Context, c *cursor) (ready bool, wait time.Dur
 	return full || wait <= 0, wait, nil
 }
 
-// gaps counts what the log does not have any more, once.
-func (l *line) gaps(c *cursor, gaps []buffer.Gap) {
+// gaps counts what the log does not have any more.
+func (l *line) gaps(gaps []buffer.Gap) {
 	for _, gap := range gaps {
-		from := max(gap.From, c.gapped+1)
-		if gap.To < from {
-			continue
-		}
-		c.gapped = gap.To
-		l.status.missed(int64(gap.To - from + 1))
+		l.status.missed(int64(gap.To - gap.From + 1))
 		l.logger.Warn("records are gone from the log before they were sent", "stream", l.stream, "shard", gap.Shard.String(),
-			"from", uint64(from), "to", uint64(gap.To), "reason", string(gap.Reason))
+			"from", uint64(gap.From), "to", uint64(gap.To), "reason", string(gap.Reason))
 	}
 }
 

@@ -31,6 +31,7 @@ type node struct {
 	sent   map[string]map[string]int // records by stream and key
 	pump   *uplink.Pump
 	stop   func()
+	logger *slog.Logger
 }
 
 func newNode(t *testing.T, id, url string, streams ...string) *node {
@@ -87,9 +88,9 @@ func (n *node) append(stream string, count int) {
 // run starts a pump.
 func (n *node) run() {
 	n.t.Helper()
-	logger := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	if !testing.Verbose() {
-		logger = slog.New(slog.DiscardHandler)
+	logger := n.logger
+	if logger == nil && testing.Verbose() {
+		logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
 	sink, err := nats.New(nats.Options{Config: n.nats, Name: "central", Logger: logger})
 	if err != nil {
