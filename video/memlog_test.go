@@ -11,7 +11,7 @@ import (
 )
 
 // memLog is the log of these tests: in memory, strict about what a piece and a
-// closing record are. fail, if set, may refuse an append.
+// closing record are.
 type memLog struct {
 	mu      sync.Mutex
 	entries []buffer.Entry
@@ -81,6 +81,13 @@ func (m *memLog) Closings(stream string, _ buffer.ShardID, from, to time.Time, a
 		}
 	}
 	return out, nil
+}
+
+// refuse lets fail refuse appends from now on.
+func (m *memLog) refuse(fail func([]buffer.Record) error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fail = fail
 }
 
 // fragments is how many there are, and a channel that is closed at the next

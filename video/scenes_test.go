@@ -246,12 +246,12 @@ func TestLogFull(t *testing.T) {
 	source := makeClip(t, "-i", "testsrc=size=320x240:rate=25:duration=2", "-c:v", "libx264", "-g", "10", "-bf", "0")
 	c := startCamera(t, video.CameraConfig{})
 	appends := 0
-	c.log.fail = func([]buffer.Record) error {
+	c.log.refuse(func([]buffer.Record) error {
 		if appends++; appends == 3 {
 			return fmt.Errorf("append: %w", buffer.ErrFull)
 		}
 		return nil
-	}
+	})
 	begin := time.Now()
 	play(t, c, source)
 	c.stop()
