@@ -138,7 +138,7 @@ func (c *camera) clip(t *testing.T, from, to time.Time) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := recording.Clip(t.Context(), out, c.read, "front", from, to); err != nil {
+	if err := recording.Clip(t.Context(), out, c.read, recording.Span{Camera: "front", From: from, To: to}); err != nil {
 		t.Fatal(err)
 	}
 	if err := out.Close(); err != nil {
@@ -200,7 +200,7 @@ func TestClipIsWhatWasSent(t *testing.T) {
 			filter: "h264_mp4toannexb",
 		},
 		"large frames, one keyframe": {
-			encode: []string{"-i", "nullsrc=size=1280x720:rate=10:duration=3,geq=random(1)*255:128:128", "-c:v", "libx264", "-qp", "18", "-preset", "ultrafast", "-g", "1000"},
+			encode: []string{"-i", "nullsrc=size=480x360:rate=10:duration=3,geq=random(1)*255:128:128", "-c:v", "libx264", "-qp", "18", "-preset", "ultrafast", "-g", "1000"},
 			filter: "h264_mp4toannexb",
 		},
 		"a slice for each row": {

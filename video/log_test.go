@@ -42,7 +42,7 @@ func TestThroughTheLogOnDisk(t *testing.T) {
 		}
 	}()
 	c.read = log
-	list, err := recording.List(t.Context(), log, "front", begin.Add(-time.Minute), begin.Add(time.Minute), 0)
+	list, err := recording.List(t.Context(), log, recording.Span{Camera: "front", From: begin.Add(-time.Minute), To: begin.Add(time.Minute)}, 0)
 	if err != nil || len(list) != 1 || list[0].Frames != 75 || list[0].Start.Before(begin) || list[0].End.After(time.Now()) {
 		t.Errorf("recordings: %+v, %v", list, err)
 	}

@@ -90,6 +90,13 @@ func (m *memLog) refuse(fail func([]buffer.Record) error) {
 	m.fail = fail
 }
 
+// forget takes the oldest n fragments away, as retention does.
+func (m *memLog) forget(n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closed = m.closed[n:]
+}
+
 // fragments is how many there are, and a channel that is closed at the next
 // append.
 func (m *memLog) fragments() (int, <-chan struct{}) {

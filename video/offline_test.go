@@ -2,6 +2,8 @@ package video_test
 
 import (
 	"bytes"
+	"errors"
+	"io"
 	"os"
 	"testing"
 	"time"
@@ -67,10 +69,7 @@ func replay(t *testing.T, file string) (*memLog, time.Time) {
 	}
 	log := newMemLog()
 	builder := fragment.NewBuilder(fragment.Options{Camera: "front", PieceBytes: buffer.MaxPartBytes}, &sink{t, log}, nil)
-	units, err := weirh264.NewAssembler(builder, given)
-	if err != nil {
-		t.Fatal(err)
-	}
+	units := weirh264.NewAssembler(builder, given)
 	start := time.Date(2026, 5, 6, 7, 8, 9, 0, time.UTC)
 	decoded := int64(0)
 	for _, sample := range track.Samples {
@@ -112,7 +111,7 @@ func TestLongGroupOfPictures(t *testing.T) {
 			}
 			c := &camera{log: log, read: log}
 			compare(t, all, frames(t, c.clip(t, start, start.Add(time.Minute))))
-			list, err := recording.List(t.Context(), log, "front", start, start.Add(time.Minute), 0)
+			list, err := recording.List(t.Context(), log, recording.Span{Camera: "front", From: start, To: start.Add(time.Minute)}, 0)
 			if err != nil || len(list) != 1 || list[0].Fragments != 3 || list[0].Missing != 0 || list[0].Frames != 750 {
 				t.Fatalf("recordings: %+v, %v", list, err)
 			}
@@ -120,6 +119,14 @@ func TestLongGroupOfPictures(t *testing.T) {
 			got := frames(t, c.clip(t, start.Add(23*time.Second+10*time.Millisecond), start.Add(24*time.Second)))
 			if len(got) != 30 || got[0].hash != all[690].hash || got[29].hash != all[719].hash {
 				t.Errorf("%d frames, not the 30 asked for", len(got))
+			}
+			// Retention takes the keyframe: what needs it cannot be shown any more.
+			log.forget(1)
+			for _, from := range []time.Duration{0, 23 * time.Second} {
+				err := recording.Clip(t.Context(), io.Discard, log, recording.Span{Camera: "front", From: start.Add(from), To: start.Add(time.Minute)})
+				if !errors.Is(err, buffer.ErrNotFound) {
+					t.Errorf("a clip from %v without its keyframe: %v", from, err)
+				}
 			}
 		})
 	}

@@ -77,7 +77,7 @@ func TestCut(t *testing.T) {
 			c := startCamera(t, video.CameraConfig{})
 			send(t, c, source, "h264_mp4toannexb")
 			c.stop()
-			list, err := recording.List(t.Context(), c.log, "front", time.Time{}, time.Now().Add(wholeDay), 0)
+			list, err := recording.List(t.Context(), c.log, recording.Span{Camera: "front", From: time.Time{}, To: time.Now().Add(wholeDay)}, 0)
 			if err != nil || len(list) != 1 || list[0].Frames != 100 {
 				t.Fatalf("recordings: %+v, %v", list, err)
 			}
@@ -101,7 +101,7 @@ func TestCut(t *testing.T) {
 				}
 			}
 			var nothing bytes.Buffer
-			err = recording.Clip(t.Context(), &nothing, c.log, "front", start.Add(-time.Hour), start)
+			err = recording.Clip(t.Context(), &nothing, c.log, recording.Span{Camera: "front", From: start.Add(-time.Hour), To: start})
 			if !errors.Is(err, buffer.ErrNotFound) || nothing.Len() > 0 {
 				t.Errorf("a clip of nothing: %v, %d bytes", err, nothing.Len())
 			}
@@ -129,7 +129,7 @@ func TestSender(t *testing.T) {
 			t.Fatalf("frame %d is another one", i)
 		}
 	}
-	list, err := recording.List(t.Context(), c.log, "front", time.Time{}, begin.Add(wholeDay), 0)
+	list, err := recording.List(t.Context(), c.log, recording.Span{Camera: "front", From: time.Time{}, To: begin.Add(wholeDay)}, 0)
 	if err != nil || len(list) != 2 || len(list[1].Gaps) != 1 || list[1].Gaps[0].Cause != video.CauseRestart {
 		t.Errorf("recordings: %+v, %v", list, err)
 	}
@@ -262,7 +262,7 @@ func TestLogFull(t *testing.T) {
 	all := frames(t, source)
 	got := frames(t, c.clip(t, begin.Add(-wholeDay), begin.Add(wholeDay)))
 	compare(t, append(append([]frame{}, all[:20]...), all[30:]...), got)
-	list, err := recording.List(t.Context(), c.log, "front", time.Time{}, begin.Add(wholeDay), 0)
+	list, err := recording.List(t.Context(), c.log, recording.Span{Camera: "front", From: time.Time{}, To: begin.Add(wholeDay)}, 0)
 	if err != nil || len(list) != 1 || len(list[0].Gaps) != 2 || list[0].Missing.Round(10*time.Millisecond) != 400*time.Millisecond {
 		t.Fatalf("recordings: %+v, %v", list, err)
 	}

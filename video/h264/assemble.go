@@ -9,7 +9,7 @@ import (
 // Limits of one access unit.
 const (
 	MaxUnitBytes   = 8 << 20  // 2160p at 50 Mbit/s has less
-	maxUnitNALs    = 1024     // 8160 macroblock rows of slices are not sent by anyone
+	maxUnitNALs    = 16 << 10 // 1080p with a slice for each macroblock has 8160
 	maxPrefixBytes = 32 << 10 // parameter sets, SEI: what comes before the first slice
 )
 
@@ -39,9 +39,10 @@ type Packet struct {
 	Sender    time.Time // the sender's wall time of Timestamp; zero: not known
 }
 
-// Stats count what Assembler could not use.
+// Stats count what was wrong with what Assembler got.
 type Stats struct {
 	Damaged int64 // packets, or units, that make no sense
+	Frozen  int64 // units with the timestamp of the one before
 }
 
 // Assembler makes access units of packets in order. Not safe for concurrent
@@ -52,15 +53,17 @@ type Assembler struct {
 	sets  parameterSets
 	stats Stats
 
-	state   state
-	unit    video.AccessUnit
-	prefix  []byte   // NAL units before the first slice
-	nals    []uint32 // lengths of the unit's NAL units; the last grows while one is open
-	inNAL   bool     // a NAL unit has begun and not ended
-	spsIDs  []uint32 // of the SPS in the prefix
-	size    int
-	whole   bool // the marker said so
-	headers bool // the first slice has come
+	state     state
+	unit      video.AccessUnit
+	timestamp int64    // of the unit's packets
+	marked    bool     // one of them had the marker
+	prefix    []byte   // NAL units before the first slice
+	nals      []uint32 // lengths of the unit's NAL units; the last grows while one is open
+	inNAL     bool     // a NAL unit has begun and not ended
+	spsIDs    []uint32 // of the SPS in the prefix
+	size      int
+	whole     bool // the marker said so
+	headers   bool // the first slice has come
 }
 
 // state is where a unit is in its life.
@@ -74,18 +77,19 @@ const (
 
 // NewAssembler returns an Assembler that hands units to sink. parameters, if
 // not nil, are in force until the stream brings its own.
-func NewAssembler(sink Sink, parameters *video.Parameters) (*Assembler, error) {
+func NewAssembler(sink Sink, parameters *video.Parameters) *Assembler {
 	a := &Assembler{sink: sink}
-	if parameters != nil {
-		for _, list := range [][][]byte{parameters.SPS, parameters.PPS} {
-			for _, nal := range list {
-				if err := a.sets.add(nal); err != nil {
-					return nil, err
-				}
+	if parameters == nil {
+		return a
+	}
+	for _, list := range [][][]byte{parameters.SPS, parameters.PPS} {
+		for _, nal := range list {
+			if err := a.sets.add(nal); err != nil {
+				a.stats.Damaged++
 			}
 		}
 	}
-	return a, nil
+	return a
 }
 
 // Stats returns the counters.
@@ -93,15 +97,22 @@ func (a *Assembler) Stats() Stats { return a.stats }
 
 // Packet takes the next packet.
 func (a *Assembler) Packet(p Packet) {
-	if a.state != idle && p.Timestamp != a.unit.PTS {
-		a.finish()
+	frozen := false
+	if a.state != idle {
+		// A sender whose timestamps stand still has only the marker and the start
+		// of a picture to tell units apart.
+		frozen = p.Timestamp == a.timestamp && a.marked && !a.sets.fields && startsPicture(p.Payload)
+		if frozen || p.Timestamp != a.timestamp {
+			a.finish()
+		}
 	}
 	if len(p.Payload) == 0 {
 		return
 	}
 	if a.state == idle {
-		a.start(p)
+		a.start(p, frozen)
 	}
+	a.marked = a.marked || p.Marker
 	if a.state == refused {
 		return
 	}
@@ -144,9 +155,16 @@ func (a *Assembler) Idle() bool {
 	return a.state == idle
 }
 
-func (a *Assembler) start(p Packet) {
-	a.state = taking
-	a.unit = video.AccessUnit{PTS: p.Timestamp, Arrival: p.Arrival, Sender: p.Sender}
+// start begins a unit. Its time is the timestamp; if that stands still, the
+// time that passed since the unit before.
+func (a *Assembler) start(p Packet, frozen bool) {
+	pts := p.Timestamp
+	if frozen {
+		pts = a.unit.PTS + max(video.ToTicks(p.Arrival.Sub(a.unit.Arrival)), 1)
+		a.stats.Frozen++
+	}
+	a.state, a.timestamp, a.marked = taking, p.Timestamp, false
+	a.unit = video.AccessUnit{PTS: pts, Arrival: p.Arrival, Sender: p.Sender}
 	a.prefix, a.nals, a.spsIDs = a.prefix[:0], a.nals[:0], a.spsIDs[:0]
 	a.inNAL, a.size, a.whole, a.headers = false, 0, false, false
 }

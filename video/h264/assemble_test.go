@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/bluenviron/gortsplib/v5/pkg/format/rtph264"
 	"github.com/pion/rtp"
@@ -83,14 +84,6 @@ func (s *take) Break(cause video.Cause, _ int64) {
 	s.broken = append(s.broken, cause)
 }
 
-func assembler(t testing.TB, sink Sink) *Assembler {
-	a, err := NewAssembler(sink, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return a
-}
-
 // packet feeds one; marker if m is true.
 func packet(a *Assembler, timestamp int64, m bool, payload ...byte) {
 	a.Packet(Packet{Timestamp: timestamp, Marker: m, Payload: payload})
@@ -105,7 +98,7 @@ func (s *take) expect(t *testing.T, want ...string) {
 
 func TestUnitsAndWhatEndsThem(t *testing.T) {
 	var s take
-	a := assembler(t, &s)
+	a := NewAssembler(&s, nil)
 	packet(a, 0, false, sps...)
 	packet(a, 0, false, pps...)
 	packet(a, 0, true, 0x65, 1, 2)
@@ -126,7 +119,7 @@ func TestUnitsAndWhatEndsThem(t *testing.T) {
 
 func TestAggregatesAndFragments(t *testing.T) {
 	var s take
-	a := assembler(t, &s)
+	a := NewAssembler(&s, nil)
 	stap := []byte{0x78}
 	for _, nal := range [][]byte{sps, pps, {0x06, 5, 1}} {
 		stap = append(append(stap, byte(len(nal)>>8), byte(len(nal))), nal...)
@@ -147,7 +140,7 @@ func TestAggregatesAndFragments(t *testing.T) {
 
 func TestParameterSetsSentApart(t *testing.T) {
 	var s take
-	a := assembler(t, &s)
+	a := NewAssembler(&s, nil)
 	packet(a, 0, true, sps...) // each with a marker and a time of its own
 	packet(a, 10, true, pps...)
 	packet(a, 3000, true, 0x65, 1)
@@ -161,9 +154,24 @@ func TestParameterSetsSentApart(t *testing.T) {
 	}
 }
 
+// TestTimestampsStandStill: ffmpeg sends that for a raw stream with B-frames.
+func TestTimestampsStandStill(t *testing.T) {
+	var s take
+	a := NewAssembler(&s, nil)
+	arrival := time.Now()
+	for i, payload := range [][]byte{sps, pps, {0x65, 0x80}, {0x65, 0x40}, {0x41, 0x80, 1}, {0x5c, 0x81, 0x80}, {0x5c, 0x41, 0x80}, {0x41, 0x40, 1}} {
+		a.Packet(Packet{Timestamp: 90, Marker: i == 3 || i == 4 || i == 6 || i == 7, Payload: payload, Arrival: arrival.Add(time.Duration(i) * time.Second)})
+	}
+	a.Flush()
+	s.expect(t, "90 I 6742c0 68ce0f 6580 6540", fmt.Sprint(90+4*90000, " P 418001"), fmt.Sprint(90+5*90000, " P 418080 414001"))
+	if a.Stats().Frozen != 2 {
+		t.Errorf("stats: %+v", a.Stats())
+	}
+}
+
 func TestLoss(t *testing.T) {
 	var s take
-	a := assembler(t, &s)
+	a := NewAssembler(&s, nil)
 	packet(a, 0, true, 0x65, 1)
 	packet(a, 3000, false, 0x5c, 0x81, 1) // the rest of it is lost
 	a.Lost(video.CauseLoss, 2)
@@ -196,7 +204,7 @@ func TestDamaged(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var s take
-			a := assembler(t, &s)
+			a := NewAssembler(&s, nil)
 			packet(a, 0, true, 0x65, 1)
 			packet(a, 3000, true, payload...)
 			packet(a, 3000, true, 0x41, 1) // the same unit: in doubt
@@ -212,7 +220,7 @@ func TestDamaged(t *testing.T) {
 
 func TestUnitsAreBounded(t *testing.T) {
 	var s take
-	a := assembler(t, &s)
+	a := NewAssembler(&s, nil)
 	packet(a, 0, false, 0x7c, 0x85, 1)
 	part := append([]byte{0x7c, 0x05}, make([]byte, 9000)...)
 	for range MaxUnitBytes/9000 + 1 {
@@ -236,10 +244,7 @@ func TestParametersFromTheConfiguration(t *testing.T) {
 		t.Fatal(err)
 	}
 	var s take
-	a, err := NewAssembler(&s, given)
-	if err != nil {
-		t.Fatal(err)
-	}
+	a := NewAssembler(&s, given)
 	packet(a, 0, true, 0x65, 1)
 	a.Flush()
 	if s.params == nil || s.params.Reference() != given.Reference() {
@@ -289,7 +294,7 @@ func TestAgainstAnotherImplementation(t *testing.T) {
 			t.Fatal(err)
 		}
 		var s take
-		a := assembler(t, &s)
+		a := NewAssembler(&s, nil)
 		var want [][]byte
 		for i, unit := range stream {
 			packets, err := encoder.Encode(unit)
@@ -336,7 +341,7 @@ func FuzzAssembler(f *testing.F) {
 	f.Add(seed)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var s take
-		a := assembler(t, &s)
+		a := NewAssembler(&s, nil)
 		timestamp := int64(0)
 		for len(data) >= 2 {
 			size, flags := min(int(data[0]), len(data)-2), data[1]

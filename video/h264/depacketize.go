@@ -121,3 +121,28 @@ func allZero(b []byte) bool {
 	}
 	return true
 }
+
+// startsPicture says whether a payload begins a new picture: a delimiter,
+// parameter sets or SEI, or a slice whose first macroblock is the picture's
+// first (first_mb_in_slice is 0, which is coded as a single 1 bit).
+func startsPicture(payload []byte) bool {
+	if len(payload) < 3 {
+		return false
+	}
+	kind, body := payload[0]&0x1f, payload[1:]
+	switch kind {
+	case typeSTAPA:
+		return len(payload) > 4 && startsPicture(payload[3:])
+	case typeFUA:
+		if payload[1]&0x80 == 0 {
+			return false
+		}
+		kind, body = payload[1]&0x1f, payload[2:]
+	}
+	switch kind {
+	case typeSlice, typePartitionA, typeIDR:
+		return body[0]&0x80 != 0
+	default:
+		return kind > typeIDR && kind <= 9
+	}
+}

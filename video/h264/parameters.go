@@ -25,6 +25,7 @@ type set struct {
 // parameterSets follows the parameter sets of a stream.
 type parameterSets struct {
 	sps, pps []set
+	fields   bool              // a picture may be two fields
 	current  *video.Parameters // nil while incomplete; replaced when anything changes
 }
 
@@ -123,6 +124,7 @@ func (p *parameterSets) rebuild() {
 	var sps codec.SPS
 	if err := sps.Unmarshal(p.sps[len(p.sps)-1].nal); err == nil {
 		next.Width, next.Height = sps.Width(), sps.Height()
+		p.fields = !sps.FrameMbsOnlyFlag
 	}
 	p.current = next
 }

@@ -2,7 +2,6 @@ package receiver
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -226,13 +225,7 @@ func newWorker(r *Receiver, conn *net.UDPConn, s *spool) *worker {
 	w.session = rtp.NewSession(rtp.Options{ReorderDelay: r.config.ReorderDelay.Std(), SenderTimeout: senderTimeout})
 	w.builder = fragment.NewBuilder(fragment.Options{Camera: r.config.Name, PieceBytes: buffer.MaxPartBytes}, s,
 		func() (int64, int64) { stats := w.session.Stats(); return stats.Packets, stats.Lost })
-	units, err := h264.NewAssembler(w.builder, r.given)
-	if err != nil {
-		// New has parsed the same sets; without them it waits for those in band.
-		r.logger.Error("configured parameter sets are left out", "parameters", hex.EncodeToString(r.given.SPS[0]), "error", err)
-		units, _ = h264.NewAssembler(w.builder, nil)
-	}
-	w.units = units
+	w.units = h264.NewAssembler(w.builder, r.given)
 	return w
 }
 

@@ -23,7 +23,8 @@ type Stats struct {
 	Reports        int64     `json:"sender_reports"`
 	Frames         int64     `json:"frames"` // received whole and taken
 	DroppedFrames  int64     `json:"dropped_frames"`
-	Fragments      int64     `json:"fragments"` // durable in the log
+	FrozenFrames   int64     `json:"frozen_timestamp_frames"` // with the timestamp of the one before
+	Fragments      int64     `json:"fragments"`               // durable in the log
 	FragmentBytes  int64     `json:"fragment_bytes"`
 	LostFragments  int64     `json:"lost_fragments"` // refused by the log
 	AppendErrors   int64     `json:"append_errors"`
@@ -60,6 +61,7 @@ func (r *Receiver) publish(w *worker, s *spool) {
 	out.Refused = w.refused + out.refusedReports
 	out.BadPackets = session.Malformed + session.Foreign + units.Damaged + out.Refused + out.badReports
 	out.Frames, out.DroppedFrames = built.Frames-spooled.frames, built.Dropped+spooled.frames
+	out.FrozenFrames = units.Frozen
 	out.Fragments, out.FragmentBytes, out.LostFragments = spooled.fragments, spooled.bytes, spooled.lost
 	out.AppendErrors, out.LastFragment, out.LastError = spooled.errors, spooled.last, spooled.lastError
 	out.PendingPieces = spooled.pending

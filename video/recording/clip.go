@@ -16,33 +16,32 @@ import (
 // chosen is a fragment of a clip: where its records are.
 type chosen struct {
 	first, last buffer.Sequence
-	end         time.Time
 }
 
-// Clip writes an MP4 of what camera recorded in [from, to) to w, index first, so
-// that w need not seek. It shows the frames from the one that was to be seen at
-// from up to the last one before to; the frames a decoder needs before those
+// Clip writes an MP4 of what a camera recorded in span to w, index first, so that
+// w need not seek. It shows the frames from the one that was to be seen at
+// span.From up to the last one before span.To; the frames a decoder needs before those
 // are in the file and hidden by its edit list. Nothing is written if nothing
 // was recorded there: the error is buffer.ErrNotFound then.
-func Clip(ctx context.Context, w io.Writer, log Log, camera string, from, to time.Time) error {
-	if err := clip(ctx, w, log, camera, from, to); err != nil {
-		return fmt.Errorf("cut clip of camera %s: %w", camera, err)
+func Clip(ctx context.Context, w io.Writer, log Log, span Span) error {
+	if err := clip(ctx, w, log, span); err != nil {
+		return fmt.Errorf("cut clip of camera %s: %w", span.Camera, err)
 	}
 	return nil
 }
 
-func clip(ctx context.Context, w io.Writer, log Log, camera string, from, to time.Time) error {
-	if !from.Before(to) {
+func clip(ctx context.Context, w io.Writer, log Log, span Span) error {
+	if !span.From.Before(span.To) {
 		return fmt.Errorf("the start is not before the end: %w", buffer.ErrInvalid)
 	}
-	list, err := choose(ctx, log, camera, from, to)
+	list, err := choose(ctx, log, span)
 	if err != nil {
 		return err
 	}
-	c := &cutter{from: from, to: to}
+	c := &cutter{from: span.From, to: span.To}
 	parts := list[:0]
 	for _, part := range list {
-		stored, err := readClosing(ctx, log, camera, part)
+		stored, err := readClosing(ctx, log, span.Camera, part)
 		if err != nil {
 			return err
 		}
@@ -55,7 +54,7 @@ func clip(ctx context.Context, w io.Writer, log Log, camera string, from, to tim
 		}
 	}
 	if c.shownEnd <= c.shownStart || len(parts) == 0 {
-		return fmt.Errorf("nothing is recorded from %s to %s: %w", from.Format(time.RFC3339Nano), to.Format(time.RFC3339Nano), buffer.ErrNotFound)
+		return fmt.Errorf("nothing is recorded from %s to %s: %w", span.From.Format(time.RFC3339Nano), span.To.Format(time.RFC3339Nano), buffer.ErrNotFound)
 	}
 	c.movie.Edit(c.shownStart, c.shownEnd)
 	out := bufio.NewWriterSize(w, 64<<10)
@@ -63,7 +62,7 @@ func clip(ctx context.Context, w io.Writer, log Log, camera string, from, to tim
 		return err
 	}
 	for i, part := range parts {
-		pieces := &pieceReader{ctx: ctx, log: log, stream: camera, next: part.first, end: part.last}
+		pieces := &pieceReader{ctx: ctx, log: log, stream: span.Camera, next: part.first, end: part.last}
 		if err := c.movie.CopySamples(out, i, pieces); err != nil {
 			return fmt.Errorf("fragment at %d: %w", part.last, err)
 		}
@@ -74,16 +73,16 @@ func clip(ctx context.Context, w io.Writer, log Log, camera string, from, to tim
 	return nil
 }
 
-// choose lists the fragments of [from, to), and before them those back to the
+// choose lists the fragments of span, and before them those back to the
 // keyframe that the first one needs.
-func choose(ctx context.Context, log Log, camera string, from, to time.Time) ([]chosen, error) {
+func choose(ctx context.Context, log Log, span Span) ([]chosen, error) {
 	var list []chosen
 	var first *video.Fragment
-	err := walk(ctx, log, camera, from, to, func(c buffer.Closed, f video.Fragment) bool {
+	err := walk(ctx, log, span, func(c buffer.Closed, f video.Fragment) bool {
 		if first == nil {
 			first = &f
 		}
-		list = append(list, chosen{c.First, c.Last, f.End})
+		list = append(list, chosen{c.First, c.Last})
 		return true
 	})
 	if err != nil {
@@ -93,14 +92,14 @@ func choose(ctx context.Context, log Log, camera string, from, to time.Time) ([]
 		return list, nil
 	}
 	var before []chosen
-	err = walk(ctx, log, camera, first.KeyStart, to, func(c buffer.Closed, f video.Fragment) bool {
+	err = walk(ctx, log, Span{span.Camera, first.KeyStart, span.To}, func(c buffer.Closed, f video.Fragment) bool {
 		if c.Last >= list[0].last {
 			return false
 		}
 		if f.Key {
 			before = before[:0] // only back to the last keyframe
 		}
-		before = append(before, chosen{c.First, c.Last, f.End})
+		before = append(before, chosen{c.First, c.Last})
 		return true
 	})
 	return append(before, list...), err
@@ -145,8 +144,7 @@ func (c *cutter) add(s *fmp4.Stored) (bool, error) {
 	if !c.decodable {
 		return false, nil
 	}
-	first, behind := f.Media(c.from), f.Media(c.to)
-	count, shownFrom, shownTo := span(s, first, behind)
+	count, shownFrom, shownTo := shown(s, f.Media(c.from), f.Media(c.to))
 	if count == 0 {
 		return false, nil
 	}
@@ -172,10 +170,10 @@ func (c *cutter) add(s *fmp4.Stored) (bool, error) {
 	return true, nil
 }
 
-// span returns how many samples, from the first on, are needed to show [first,
+// shown returns how many samples, from the first on, are needed to show [first,
 // behind) of media time, and what of it the fragment shows: from the frame
 // that is on at first to the last one that begins before behind.
-func span(s *fmp4.Stored, first, behind int64) (count int, shownFrom, shownTo int64) {
+func shown(s *fmp4.Stored, first, behind int64) (count int, shownFrom, shownTo int64) {
 	end := s.Fragment.MediaEnd
 	shownFrom, shownTo = s.Fragment.MediaStart, end
 	n := 0

@@ -16,6 +16,12 @@ type Log interface {
 	Closings(stream string, shard buffer.ShardID, from, to time.Time, after buffer.Sequence, max int) ([]buffer.Closed, error)
 }
 
+// Span is a stretch of time of a camera, From included, To not.
+type Span struct {
+	Camera   string // and its stream
+	From, To time.Time
+}
+
 // joinGap: what is missing for less than this does not end a recording.
 const joinGap = 10 * time.Second
 
@@ -41,14 +47,14 @@ type Recording struct {
 
 const maxListedGaps = 100
 
-// List returns the recordings of a camera that have fragments in [from, to),
+// List returns the recordings of a camera that have fragments in span,
 // oldest first, at most max (0: all). The first and the last are whole
 // fragments, so they may reach over. It is buffer.ErrNotFound if the camera has
 // no stream.
-func List(ctx context.Context, log Log, camera string, from, to time.Time, max int) ([]Recording, error) {
+func List(ctx context.Context, log Log, span Span, max int) ([]Recording, error) {
 	var out []Recording
 	var last video.Fragment
-	err := walk(ctx, log, camera, from, to, func(_ buffer.Closed, f video.Fragment) bool {
+	err := walk(ctx, log, span, func(_ buffer.Closed, f video.Fragment) bool {
 		n := len(out)
 		joins := n > 0 && f.Epoch == last.Epoch && f.Start.Sub(last.End) < joinGap
 		if !joins {
@@ -71,21 +77,21 @@ func List(ctx context.Context, log Log, camera string, from, to time.Time, max i
 		return true
 	})
 	if err != nil {
-		return nil, fmt.Errorf("list recordings of camera %s: %w", camera, err)
+		return nil, fmt.Errorf("list recordings of camera %s: %w", span.Camera, err)
 	}
 	return out, nil
 }
 
-// walk calls do for each fragment of the camera that overlaps [from, to), in
+// walk calls do for each fragment of the camera that overlaps span, in
 // the order they were recorded, until it returns false.
-func walk(ctx context.Context, log Log, camera string, from, to time.Time, do func(buffer.Closed, video.Fragment) bool) error {
+func walk(ctx context.Context, log Log, span Span, do func(buffer.Closed, video.Fragment) bool) error {
 	var after buffer.Sequence
 	for {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		// The log keeps milliseconds: ask a little wider, then look closely.
-		closed, err := log.Closings(camera, 0, from.Add(-time.Millisecond), to.Add(time.Millisecond), after, closingsPage)
+		closed, err := log.Closings(span.Camera, 0, span.From.Add(-time.Millisecond), span.To.Add(time.Millisecond), after, closingsPage)
 		if err != nil {
 			return err
 		}
@@ -98,7 +104,7 @@ func walk(ctx context.Context, log Log, camera string, from, to time.Time, do fu
 			if err != nil {
 				return fmt.Errorf("fragment at %d: %w", c.Last, err)
 			}
-			if !f.Start.Before(to) || !f.End.After(from) {
+			if !f.Start.Before(span.To) || !f.End.After(span.From) {
 				continue
 			}
 			if !do(c, f) {
