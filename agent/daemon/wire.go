@@ -170,7 +170,7 @@ func (r recordings) List(ctx context.Context, camera string, span api.Span, max 
 	if err := r.camera(camera); err != nil {
 		return nil, err
 	}
-	list, err := recording.List(ctx, r.log, camera, span.From, span.To, max)
+	list, err := recording.List(ctx, r.log, recording.Span{Camera: camera, From: span.From, To: span.To}, max)
 	if err != nil {
 		return nil, err
 	}
@@ -189,5 +189,5 @@ func (r recordings) Clip(ctx context.Context, w io.Writer, camera string, span a
 	if err := r.camera(camera); err != nil {
 		return err
 	}
-	return recording.Clip(ctx, w, r.log, camera, span.From, span.To)
+	return recording.Clip(ctx, w, r.log, recording.Span{Camera: camera, From: span.From, To: span.To})
 }
