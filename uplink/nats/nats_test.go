@@ -207,6 +207,7 @@ func check(t *testing.T, server *natstest.Server, nodes ...*node) {
 }
 
 func TestDrain(t *testing.T) {
+	t.Parallel()
 	server := natstest.Start(t, "")
 	n := newNode(t, "gw-17", server.URL(), "telemetry", "alerts")
 	n.append("telemetry", 5000)

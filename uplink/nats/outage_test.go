@@ -30,11 +30,16 @@ func pass(d time.Duration) { <-time.After(d) }
 
 // both runs a test with chains and with atomic batches.
 func both(t *testing.T, f func(t *testing.T, atomic bool)) {
-	t.Run("chain", func(t *testing.T) { f(t, false) })
-	t.Run("atomic", func(t *testing.T) { f(t, true) })
+	for name, atomic := range map[string]bool{"chain": false, "atomic": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f(t, atomic)
+		})
+	}
 }
 
 func TestServerAwayLongerThanItsDuplicateWindow(t *testing.T) {
+	t.Parallel()
 	server := natstest.Start(t, "")
 	makeStream(t, server, false)
 	n := newNode(t, "gw-17", server.URL(), "telemetry")
@@ -57,6 +62,7 @@ func TestServerAwayLongerThanItsDuplicateWindow(t *testing.T) {
 }
 
 func TestServerKilledInTheMiddle(t *testing.T) {
+	t.Parallel()
 	both(t, func(t *testing.T, atomic bool) {
 		server := natstest.Start(t, "")
 		makeStream(t, server, atomic)
@@ -85,6 +91,7 @@ func TestServerKilledInTheMiddle(t *testing.T) {
 }
 
 func TestConnectionCutFiftyTimes(t *testing.T) {
+	t.Parallel()
 	both(t, func(t *testing.T, atomic bool) {
 		server := natstest.Start(t, "")
 		makeStream(t, server, atomic)
@@ -115,6 +122,7 @@ func TestConnectionCutFiftyTimes(t *testing.T) {
 // What a broken connection still carries arrives after the same records were
 // read back, sent again, and forgotten by the duplicate window.
 func TestLateBytesOfABrokenConnection(t *testing.T) {
+	t.Parallel()
 	both(t, func(t *testing.T, atomic bool) {
 		server := natstest.Start(t, "")
 		makeStream(t, server, atomic)
@@ -142,6 +150,7 @@ func TestLateBytesOfABrokenConnection(t *testing.T) {
 }
 
 func TestTwoNodesShareTheStream(t *testing.T) {
+	t.Parallel()
 	both(t, func(t *testing.T, atomic bool) {
 		server := natstest.Start(t, "")
 		makeStream(t, server, atomic)
@@ -171,6 +180,7 @@ func TestTwoNodesShareTheStream(t *testing.T) {
 // After a crash the position, and the mark with it, are what they were a
 // second before.
 func TestPositionIsBehindAfterACrash(t *testing.T) {
+	t.Parallel()
 	both(t, func(t *testing.T, atomic bool) {
 		server := natstest.Start(t, "")
 		makeStream(t, server, atomic)
@@ -205,6 +215,7 @@ func TestPositionIsBehindAfterACrash(t *testing.T) {
 
 // The consumer itself is gone: everything is read back.
 func TestWithoutACheckpoint(t *testing.T) {
+	t.Parallel()
 	server := natstest.Start(t, "")
 	makeStream(t, server, false)
 	n := newNode(t, "gw-17", server.URL(), "telemetry")

@@ -41,6 +41,7 @@ func (n *node) failsWith(want string) {
 }
 
 func TestNoStreamTakesTheSubject(t *testing.T) {
+	t.Parallel()
 	server := natstest.Start(t, "")
 	n := newNode(t, "gw-17", server.URL(), "telemetry")
 	n.nats.Create = ""
@@ -73,6 +74,7 @@ func TestNoStreamTakesTheSubject(t *testing.T) {
 }
 
 func TestServerWithoutJetStream(t *testing.T) {
+	t.Parallel()
 	server := natstest.Start(t, "no_auth_user: plain\naccounts { A: { users: [{user: plain, password: x}] }, B: { jetstream: enabled, users: [{user: js, password: y}] } }")
 	n := newNode(t, "gw-17", server.URL(), "telemetry")
 	n.append("telemetry", 1)
@@ -97,6 +99,7 @@ func (b *lockedBuffer) Write(p []byte) (int, error) {
 }
 
 func TestWrongCredentialsAreRetriedAndNotShown(t *testing.T) {
+	t.Parallel()
 	server := natstest.Start(t, "authorization { token: right-t0ken }")
 	n := newNode(t, "gw-17", server.URL(), "telemetry")
 	n.append("telemetry", 3)
@@ -121,6 +124,7 @@ func TestWrongCredentialsAreRetriedAndNotShown(t *testing.T) {
 }
 
 func TestTLS(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	cert, key := certificate(t, dir)
 	server := natstest.Start(t, "")
@@ -173,6 +177,7 @@ func certificate(t *testing.T, dir string) (certFile, keyFile string) {
 // A record over the server's max_payload, and one over the stream's own limit,
 // are set aside; what comes before and behind them arrives.
 func TestTooLargeRecordsAreSetAside(t *testing.T) {
+	t.Parallel()
 	server := natstest.Start(t, "max_payload: 100000")
 	js, closeJS := server.Connect()
 	defer closeJS()
@@ -207,6 +212,7 @@ func TestTooLargeRecordsAreSetAside(t *testing.T) {
 
 // A centre that is full refuses until there is room.
 func TestFullStreamIsWaitedOut(t *testing.T) {
+	t.Parallel()
 	server := natstest.Start(t, "")
 	js, closeJS := server.Connect()
 	defer closeJS()

@@ -14,6 +14,7 @@ import (
 )
 
 func TestSinkKeepsTheContract(t *testing.T) {
+	t.Parallel()
 	uplinktest.Suite(t, func(t *testing.T) uplinktest.Harness {
 		server := natstest.Start(t, "")
 		proxy := natstest.NewProxy(t, server.Address())

@@ -41,22 +41,56 @@ type Server struct {
 // Start starts a server. extra is added to its configuration file.
 func Start(t testing.TB, extra string) *Server {
 	t.Helper()
+	s := prepare(t)
+	s.extra = extra
+	s.Start()
+	return s
+}
+
+// StartCluster starts n servers that share what they hold.
+func StartCluster(t testing.TB, n int) []*Server {
+	t.Helper()
+	var servers []*Server
+	var routes []string
+	for range n {
+		servers = append(servers, prepare(t))
+		routes = append(routes, "nats://"+freeAddress(t))
+	}
+	for i, s := range servers {
+		s.Configure(fmt.Sprintf("server_name: n%d\ncluster {\n  name: weir\n  listen: %q\n  routes: [%s]\n}",
+			i, strings.TrimPrefix(routes[i], "nats://"), strings.Join(routes, ", ")))
+		s.StartWithoutLooking()
+	}
+	for _, s := range servers {
+		s.until(s.answers)
+	}
+	return servers
+}
+
+// prepare makes a server that does not run yet.
+func prepare(t testing.TB) *Server {
+	t.Helper()
 	program, err := build()
 	if err != nil {
 		t.Fatalf("build nats-server (needs the go command): %v", err)
 	}
+	s := &Server{t: t, program: program, dir: t.TempDir(), address: freeAddress(t)}
+	t.Cleanup(func() { s.end((*os.Process).Kill) })
+	return s
+}
+
+// freeAddress is one that nobody listened on a moment ago. The server has to
+// have the same one after a restart, so it cannot choose.
+func freeAddress(t testing.TB) string {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := listener.Addr().String()
 	if err := listener.Close(); err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{t: t, program: program, dir: t.TempDir(), address: address, extra: extra}
-	s.Start()
-	t.Cleanup(func() { s.end((*os.Process).Kill) })
-	return s
+	return listener.Addr().String()
 }
 
 // build makes the program if it is not there yet, and returns its path.
@@ -141,6 +175,11 @@ func (s *Server) wait(ready func() bool) {
 	if err != nil {
 		s.t.Fatalf("start nats-server: %v", err)
 	}
+	s.until(ready)
+}
+
+func (s *Server) until(ready func() bool) {
+	s.t.Helper()
 	deadline := time.Now().Add(30 * time.Second)
 	for !ready() {
 		if time.Now().After(deadline) {
