@@ -39,21 +39,25 @@ const (
 	AttrSource = "weir.source" // the name of the source
 )
 
-// SetAside makes the record for the stream Aside. data is kept up to
-// MaxAsideBytes; size is the length of the whole payload.
-func SetAside(source, stream, reason string, size int, data []byte, attributes ...buffer.Attribute) buffer.Record {
-	if len(data) > MaxAsideBytes {
-		data = data[:MaxAsideBytes]
+// Refused is a payload that cannot become a record of its stream.
+type Refused struct {
+	Source     string // the source's name
+	Stream     string // where it should have gone; "" if that is not known
+	Reason     string
+	Size       int    // bytes of the whole payload
+	Data       []byte // as much of it as there is
+	Attributes []buffer.Attribute
+}
+
+// Record is what goes to the stream Aside: at most MaxAsideBytes of the data.
+func (r Refused) Record() buffer.Record {
+	data, reason := r.Data[:min(len(r.Data), MaxAsideBytes)], r.Reason[:min(len(r.Reason), 512)]
+	list := []buffer.Attribute{{Key: AttrReason, Value: reason}, {Key: AttrSource, Value: r.Source}}
+	if r.Stream != "" {
+		list = append(list, buffer.Attribute{Key: AttrStream, Value: r.Stream})
 	}
-	if len(reason) > 512 {
-		reason = reason[:512]
+	if r.Size > len(data) {
+		list = append(list, buffer.Attribute{Key: AttrSize, Value: strconv.Itoa(r.Size)})
 	}
-	list := []buffer.Attribute{{Key: AttrReason, Value: reason}, {Key: AttrSource, Value: source}}
-	if stream != "" {
-		list = append(list, buffer.Attribute{Key: AttrStream, Value: stream})
-	}
-	if size > len(data) {
-		list = append(list, buffer.Attribute{Key: AttrSize, Value: strconv.Itoa(size)})
-	}
-	return buffer.Record{PartitionKey: source, Data: data, Attributes: append(list, attributes...)}
+	return buffer.Record{PartitionKey: r.Source, Data: data, Attributes: append(list, r.Attributes...)}
 }

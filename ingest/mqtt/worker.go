@@ -234,8 +234,10 @@ func (w *worker) separate(ctx context.Context, stream string, records []buffer.R
 			return true
 		}
 		w.source.state.aside(why.Error(), w.source.logger)
-		aside := ingest.SetAside(w.source.config.Name, stream, why.Error(), len(r.Data), r.Data,
-			keep(r.Attributes, AttrTopic, AttrQoS, AttrPacketID)...)
+		aside := ingest.Refused{
+			Source: w.source.config.Name, Stream: stream, Reason: why.Error(), Size: len(r.Data), Data: r.Data,
+			Attributes: keep(r.Attributes, AttrTopic, AttrQoS, AttrPacketID),
+		}.Record()
 		aside.Attributes = append(aside.Attributes, hashAttribute(fingerprint(r.Attribute(AttrTopic), r.Data)))
 		aside.Arrival = r.Arrival
 		return w.appendOne(ctx, ingest.Aside, []buffer.Record{aside})
@@ -284,9 +286,11 @@ func (s *Source) prepare(it *item) todo {
 		if len(it.topic) > 1024 {
 			attributes[0].Value = it.topic[:1024]
 		}
-		size := max(it.size, len(it.payload))
 		t.stream = ingest.Aside
-		t.record = ingest.SetAside(s.config.Name, stream, err.Error(), size, it.payload, append(attributes, hashAttribute(it.hash))...)
+		t.record = ingest.Refused{
+			Source: s.config.Name, Stream: stream, Reason: err.Error(), Size: max(it.size, len(it.payload)), Data: it.payload,
+			Attributes: append(attributes, hashAttribute(it.hash)),
+		}.Record()
 		return t
 	}
 	t.stream = stream

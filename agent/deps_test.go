@@ -1,0 +1,160 @@
+package main
+
+import (
+	"encoding/json"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/weir-edge/weir"
+
+// permission is one line of the import rule: packages below From may import
+// what is below To. agent/ARCHITECTURE.md draws the layers; every permission
+// has its reason. "*" stands for one or more levels.
+type permission struct{ from, to, reason string }
+
+var permissions = []permission{
+	{"buffer", "configs/value", "sizes and durations of its configuration"},
+	{"buffer", "buffer/disk", "the seam to the file system"},
+	{"buffer/crashtest", "buffer/disk", "it is a file system"},
+	{"buffer/disk/disktest", "buffer/disk", "the contract of the seam"},
+	{"buffer/bench", "buffer", "measures it"},
+	{"buffer/buffertest", "buffer", "the contract of the log"},
+	{"buffer/buffertest", "configs/value", "to make configurations"},
+	{"buffer/disk", "", "the file system"},
+	{"configs", "", "samples only"},
+	{"configs/value", "", "pure value types"},
+
+	{"ingest", "buffer", "contracts stand on the hub"},
+	{"ingest/*", "ingest", "an adapter and its contract"},
+	{"ingest/*", "buffer", "adapters append to the hub"},
+	{"ingest/*", "configs/value", "their configuration"},
+
+	{"video", "buffer", "contracts stand on the hub"},
+	{"video", "configs/value", "its configuration"},
+	{"video/*", "video", "an adapter and its contract"},
+	{"video/*", "buffer", "adapters append to the hub and read it"},
+	{"video/*", "configs/value", "their configuration"},
+	{"video/fragment", "video/fmp4", "a fragment is stored as samples of fMP4"},
+	{"video/receiver", "video/fragment", "builds fragments"},
+	{"video/receiver", "video/h264", "of access units"},
+	{"video/receiver", "video/rtp", "out of packets"},
+	{"video/receiver", "video/fmp4", "limits of a sample table"},
+	{"video/recording", "video/fmp4", "muxes what is stored"},
+
+	{"uplink", "buffer", "contracts stand on the hub"},
+	{"uplink", "configs/value", "its configuration"},
+	{"uplink/*", "uplink", "an adapter and its contract"},
+	{"uplink/*", "buffer", "entries of the hub"},
+	{"uplink/*", "configs/value", "their configuration"},
+
+	{"systemd", "", "a wrapper of sd_notify"},
+
+	{"agent/config", "buffer", "the sum of each package's configuration"},
+	{"agent/config", "configs/value", "the types of its values"},
+	{"agent/config", "ingest", "the name of the stream for what is set aside"},
+	{"agent/config", "ingest/mqtt", "the sum of each package's configuration"},
+	{"agent/config", "video", "the sum of each package's configuration"},
+	{"agent/config", "uplink", "the sum of each package's configuration"},
+	{"agent/config", "uplink/nats", "the sum of each package's configuration"},
+	{"agent/config", "agent/api", "the sum of each package's configuration"},
+	{"agent/api", "buffer", "shows the hub"},
+	{"agent/api", "configs/value", "its configuration"},
+	{"agent/daemon", "*", "the composition root"},
+	{"agent/demo", "*", "the demo is a composition root too: daemon, devices and centre in one process"},
+	{"agent/acceptance", "", "tests only"},
+	{"agent", "*", "the program"},
+}
+
+// sdks says which packages may import which foreign module.
+var sdks = []struct {
+	prefix string
+	only   []string
+	reason string
+}{
+	{"github.com/dgraph-io/badger", []string{"buffer"}, "one SDK, one package"},
+	{"github.com/pion/", []string{"video"}, "one SDK, one layer"},
+	{"github.com/bluenviron/", []string{"video"}, "one SDK, one layer"},
+	{"github.com/eclipse/paho", []string{"ingest/mqtt", "agent/demo"}, "the demo's sensors are MQTT clients"},
+	{"github.com/mochi-mqtt", []string{"agent/demo"}, "the demo's broker"},
+	{"github.com/nats-io/nats.go", []string{"uplink/nats", "agent/demo"}, "the demo counts what is at its centre"},
+	{"github.com/nats-io/nats-server", []string{"agent/demo"}, "the demo's centre, left out of slim builds"},
+	{"github.com/prometheus", []string{"agent/api"}, "metrics are a face"},
+	{"github.com/alecthomas/kong", []string{"agent"}, "the command line"},
+	{"github.com/coreos/go-systemd", []string{"systemd"}, "sd_notify"},
+	{"github.com/goccy/go-yaml", []string{"agent/config"}, "one place reads the configuration"},
+	{"github.com/klauspost/compress", []string{"buffer"}, "batches are compressed in the log"},
+}
+
+type goPackage struct {
+	ImportPath string
+	Imports    []string
+}
+
+// TestImports is the import rule. It looks at what is built, not at tests:
+// those may import the suites and a real log besides.
+func TestImports(t *testing.T) {
+	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", module+"/...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := map[permission]bool{}
+	d := json.NewDecoder(strings.NewReader(string(out)))
+	for {
+		var p goPackage
+		if err := d.Decode(&p); err == io.EOF {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		from := strings.TrimPrefix(strings.TrimPrefix(p.ImportPath, module), "/")
+		if !slices.ContainsFunc(permissions, func(r permission) bool { return covers(r.from, from) }) {
+			t.Errorf("package %s has no line in the import rule", from)
+		}
+		for _, to := range p.Imports {
+			if rest, ok := strings.CutPrefix(to, module+"/"); ok {
+				if !allowed(from, rest, used) {
+					t.Errorf("%s must not import %s (add a permission with its reason, or move the wall)", from, rest)
+				}
+				continue
+			}
+			for _, sdk := range sdks {
+				if strings.HasPrefix(to, sdk.prefix) && !slices.ContainsFunc(sdk.only, func(o string) bool { return from == o || strings.HasPrefix(from, o+"/") }) {
+					t.Errorf("%s imports %s, which is for %s only: %s", from, to, strings.Join(sdk.only, ", "), sdk.reason)
+				}
+			}
+		}
+	}
+	for _, r := range permissions {
+		if r.to != "" && r.to != "*" && !used[r] && !strings.Contains(r.from, "*") && !isTestHelp(r.from) {
+			t.Errorf("nobody needs the permission of %s to import %s; take it away", r.from, r.to)
+		}
+	}
+}
+
+// isTestHelp: packages that only tests import may use less than they are
+// allowed.
+func isTestHelp(name string) bool { return strings.HasSuffix(name, "test") }
+
+func allowed(from, to string, used map[permission]bool) bool {
+	ok := false
+	for _, r := range permissions {
+		if !covers(r.from, from) || r.to != "*" && r.to != to {
+			continue
+		}
+		used[r] = true
+		ok = true
+	}
+	return ok || strings.HasPrefix(to, from+"/") && from != "agent" && isTestHelp(from)
+}
+
+// covers says whether a pattern of the table stands for a package.
+func covers(pattern, name string) bool {
+	if rest, ok := strings.CutSuffix(pattern, "/*"); ok {
+		return strings.HasPrefix(name, rest+"/")
+	}
+	return pattern == name
+}
