@@ -42,7 +42,7 @@ var permissions = []permission{
 	{"video/receiver", "video/fragment", "builds fragments"},
 	{"video/receiver", "video/h264", "of access units"},
 	{"video/receiver", "video/rtp", "out of packets"},
-	{"video/receiver", "video/fmp4", "limits of a sample table"},
+	{"video/receiver", "video/fmp4", "closes them with their sample table"},
 	{"video/recording", "video/fmp4", "muxes what is stored"},
 
 	{"uplink", "buffer", "contracts stand on the hub"},

@@ -292,7 +292,7 @@ func TestGapsAreCountedOnceAndPassed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log, centre := newMemLog(1, "telemetry"), &uplinktest.Centre{}
 		put(t, log, "telemetry", 0, 10)
-		pump, stop := start(t, config("telemetry"), log, centre)
+		_, stopFirst := start(t, config("telemetry"), log, centre)
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
 		centre.Script = func(call int, _ uplink.Batch) uplinktest.Act {
@@ -301,11 +301,11 @@ func TestGapsAreCountedOnceAndPassed(t *testing.T) {
 			}
 			return uplinktest.OK()
 		}
-		stop()
+		stopFirst()
 		centre.Reopen()
 		put(t, log, "telemetry", 10, 90)
 		log.drop(buffer.ShardKey{Stream: "telemetry"}, 61)
-		pump, stop = start(t, config("telemetry"), log, centre)
+		pump, stop := start(t, config("telemetry"), log, centre)
 		time.Sleep(5 * time.Minute)
 		stop()
 		if s := pump.Status(); s.MissedRecords != 50 || s.SentRecords != 40 {

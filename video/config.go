@@ -135,9 +135,7 @@ func (c CameraConfig) Validate() error {
 	if c.Codec != "h264" {
 		fault("codec: %q is not supported yet; h264 is", c.Codec)
 	}
-	for _, err := range flatten(c.StreamConfig().Validate()) {
-		faults = append(faults, err)
-	}
+	faults = append(faults, flatten(c.StreamConfig().Validate())...)
 	for i, text := range c.Allow {
 		if _, err := parsePrefix(text); err != nil {
 			fault("allow[%d]: %w", i, err)
