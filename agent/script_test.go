@@ -37,6 +37,8 @@ func TestScripts(t *testing.T) {
 	t.Cleanup(func() { goleak.VerifyNone(t) })
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script", RequireUniqueNames: true,
+		// A daemon that starts where it should refuse is found in minutes.
+		Deadline: time.Now().Add(3 * time.Minute),
 		Setup: func(env *testscript.Env) error {
 			d := &background{}
 			env.Values[backgroundKey{}] = d
