@@ -165,7 +165,7 @@ func check(t *testing.T, server *natstest.Server, nodes ...*node) {
 	}
 	ids := map[string]bool{}
 	for seen := uint64(0); seen < info.State.Msgs; {
-		batch, err := consumer.Fetch(5000, jetstream.FetchMaxWait(2*time.Second))
+		batch, err := consumer.Fetch(int(min(5000, info.State.Msgs-seen)), jetstream.FetchMaxWait(5*time.Second))
 		if err != nil {
 			t.Fatal(err)
 		}

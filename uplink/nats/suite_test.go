@@ -53,7 +53,7 @@ func stored(t *testing.T, server *natstest.Server) []uplinktest.Stored {
 	}
 	var out []uplinktest.Stored
 	for uint64(len(out)) < info.State.Msgs {
-		batch, err := consumer.Fetch(1000, jetstream.FetchMaxWait(2*time.Second))
+		batch, err := consumer.Fetch(min(1000, int(info.State.Msgs)-len(out)), jetstream.FetchMaxWait(5*time.Second))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -16,8 +16,12 @@ import (
 	"github.com/weir-edge/weir/uplink"
 )
 
-// fetchSize is how many headers are read back at once.
-const fetchSize = 1000
+// fetchSize is how many headers are read back at once, and fetchTimeout how
+// long that may take: half a minute at 64 kbit/s.
+const (
+	fetchSize    = 500
+	fetchTimeout = time.Minute
+)
 
 // readback is what to read back.
 type readback struct {
@@ -142,35 +146,58 @@ func (s *Sink) scan(ctx context.Context, stream jetstream.Stream, sub *subject, 
 			s.logger.Debug("the consumer for reading back is left to the server", "error", err)
 		}
 	}()
+	seen := uint64(0)
 	for {
-		batch, err := consumer.Fetch(fetchSize, jetstream.FetchMaxWait(apiTimeout/2))
+		at, err := fetch(ctx, consumer, func(m jetstream.Msg, meta *jetstream.MsgMetadata) error {
+			if seen++; meta.Sequence.Consumer != seen {
+				return fmt.Errorf("header %d came as number %d", meta.Sequence.Consumer, seen)
+			}
+			note(sub, what.readback, m)
+			return nil
+		}, sub.last)
 		if err != nil {
 			return err
 		}
-		var at uint64
-		for m := range batch.Messages() {
-			meta, err := m.Metadata()
-			if err != nil {
-				return err
-			}
-			at = meta.Sequence.Stream
-			note(sub, what.readback, m)
-			if at >= sub.last {
-				sub.last = at
-				return nil
-			}
-		}
-		if err := batch.Error(); err != nil {
-			return err
-		}
-		if err := ctx.Err(); err != nil {
-			return err
+		if at >= sub.last {
+			sub.last = at
+			return nil
 		}
 		if at == 0 {
 			// Removed since it was looked up, or on a replica that is behind.
 			return fmt.Errorf("the message %d did not come", sub.last)
 		}
 	}
+}
+
+// fetch visits the next messages of a consumer, until one is at last or
+// behind, and returns the sequence of the one visited last.
+func fetch(ctx context.Context, consumer jetstream.Consumer, visit func(jetstream.Msg, *jetstream.MsgMetadata) error, last uint64) (at uint64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	batch, err := consumer.Fetch(fetchSize, jetstream.FetchContext(ctx))
+	if err != nil {
+		cancel()
+		return 0, err
+	}
+	defer func() {
+		// The client's goroutine ends, and is waited for.
+		cancel()
+		for range batch.Messages() {
+			continue
+		}
+	}()
+	for m := range batch.Messages() {
+		meta, err := m.Metadata()
+		if err != nil {
+			return at, err
+		}
+		if err := visit(m, meta); err != nil {
+			return at, err
+		}
+		if at = meta.Sequence.Stream; at >= last {
+			return at, nil
+		}
+	}
+	return at, batch.Error()
 }
 
 // note keeps the place of a record of ours.
