@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/bits"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -243,25 +244,12 @@ func (c *chain) write(batch []*request) error {
 	}
 	age, now := c.log.clock.now()
 	frames, err := c.build(batch, now)
+	written := false
 	if err == nil {
-		for try := 0; try < 2; try++ {
-			if err = c.writeUnit(frames, age, now); err == nil {
-				break
-			}
-			c.log.counters.writeErrors.Add(1)
-			if c.writer == nil {
-				break // there is no room for another segment
-			}
-			c.log.log.Error("a write to the log failed; its segment is closed", "chain", c.name, "segment", c.writer.id.number, "error", err)
-			c.seal()
-		}
+		written, err = c.writeTwice(frames, age, now)
 	}
 	if err != nil {
-		for _, f := range frames {
-			if f.shard != nil {
-				f.shard.burnt += f.skipped + f.count
-			}
-		}
+		c.takeBack(frames, written)
 		c.failures++
 		c.notBefore = time.Now().Add(c.log.pause(c.failures))
 		return err
@@ -278,6 +266,39 @@ func (c *chain) write(batch []*request) error {
 		c.log.counters.appended(r)
 	}
 	return nil
+}
+
+// writeTwice writes the frames as one unit, after a failure once more in a new
+// segment. written says whether anything of them may be on the disk.
+func (c *chain) writeTwice(frames []*frame, age time.Duration, now instant) (written bool, err error) {
+	for range 2 {
+		if err = c.prepare(frames, age, now); err != nil {
+			return written, err
+		}
+		written = true
+		if err = c.writeUnit(frames, age, now); err == nil {
+			return true, nil
+		}
+		c.log.counters.writeErrors.Add(1)
+		c.log.log.Error("a write to the log failed; its segment is closed", "chain", c.name, "segment", c.writer.id.number, "error", err)
+		c.seal()
+	}
+	return true, err
+}
+
+// takeBack settles the numbers of frames that were not acknowledged. Those
+// that may be on the disk are burnt; others are given out again.
+func (c *chain) takeBack(frames []*frame, written bool) {
+	for _, f := range slices.Backward(frames) {
+		switch {
+		case f.shard == nil:
+		case written:
+			f.shard.burnt += f.skipped + f.count
+		default:
+			f.shard.assign -= Sequence(f.count)
+			f.shard.burnt += f.skipped
+		}
+	}
 }
 
 // frame is one finished body and what its header needs.
@@ -425,18 +446,21 @@ func (c *chain) compress(body []byte) []byte {
 	return c.zstd.EncodeAll(body, c.body(len(body)/2))
 }
 
-// writeUnit lays the frames out at the end of the open segment, or of a new
-// one where they do not fit, and makes them durable.
-func (c *chain) writeUnit(frames []*frame, age time.Duration, now instant) error {
+// prepare sees to it that there is an open segment with room for the frames.
+func (c *chain) prepare(frames []*frame, age time.Duration, now instant) error {
 	size := 0
 	for _, f := range frames {
 		size += frameHeaderSize + len(f.body)
 	}
-	if c.writer == nil || !c.writer.fits(size) || c.outlived(age) {
-		if err := c.roll(int64(size), now); err != nil {
-			return err
-		}
+	if c.writer != nil && c.writer.fits(size) && !c.outlived(age) {
+		return nil
 	}
+	return c.roll(int64(size), now)
+}
+
+// writeUnit lays the frames out at the end of the open segment and makes them
+// durable.
+func (c *chain) writeUnit(frames []*frame, age time.Duration, now instant) error {
 	unit := c.unit[:0]
 	prev := c.writer.prev
 	for i, f := range frames {

@@ -32,6 +32,12 @@ func checkRecord(r *Record, maxBytes int64) error {
 	if err := checkAttributes(r.Attributes); err != nil {
 		return err
 	}
+	if r.Part != Whole {
+		maxBytes = MaxPartBytes + MaxAttributeBytes + 4*MaxPartitionKeyChars // of its own kind, whatever the file says
+		if r.Index != nil {
+			maxBytes += MaxIndexValueBytes
+		}
+	}
 	if size := recordSize(r); size > maxBytes {
 		return fmt.Errorf("%w: record of %d bytes is over the limit of %d", ErrTooLarge, size, maxBytes)
 	}

@@ -215,7 +215,7 @@ type chainRecovery struct {
 func (r *chainRecovery) run(ctx context.Context) error {
 	l, c := r.log, r.chain
 	dir := path.Join(dataDir, c.name)
-	if err := l.files.Mkdir(dir); err != nil {
+	if err := errors.Join(l.files.Mkdir(dir), l.files.SyncDir(dataDir)); err != nil {
 		return err
 	}
 	files, others, err := listSegments(l.files, dir)

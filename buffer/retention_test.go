@@ -105,7 +105,9 @@ func TestDiskBudget(t *testing.T) {
 
 // TestReject: a stream that rejects keeps what it has and says that it is full.
 func TestReject(t *testing.T) {
+	clock := newFakeClock()
 	l := open(t, filepath.Join(t.TempDir(), "log"), func(c *Config, o *Options) {
+		o.clock, o.pause = clock.read, func(int) time.Duration { return time.Millisecond }
 		c.MaxBytes, c.ReserveBytes, c.Commit.MaxDelay = 32<<20, 1, 0
 		keep := DefaultStreamConfig(Data)
 		keep.OnFull = Reject
@@ -129,6 +131,26 @@ func TestReject(t *testing.T) {
 	}
 	if entries, _ := all(t, l, "keep", 0); len(entries) != n {
 		t.Fatalf("%d entries of %d", len(entries), n)
+	}
+	// What was refused leaves no hole in the numbers once there is room again.
+	for range 20 {
+		if _, err := l.Append(t.Context(), "keep", blob(100<<10)); !errors.Is(err, ErrFull) {
+			t.Fatal(err)
+		}
+	}
+	clock.pass(30 * time.Hour)
+	if err := l.retain(); err != nil {
+		t.Fatal(err)
+	}
+	var p []Position
+	for p == nil { // the pause after a refusal ends by itself
+		var err error
+		if p, err = l.Append(t.Context(), "keep", blob(100<<10)); err != nil && !errors.Is(err, ErrFull) {
+			t.Fatal(err)
+		}
+	}
+	if p[0].Sequence != Sequence(n+1) {
+		t.Errorf("the next sequence is %d, not %d", p[0].Sequence, n+1)
 	}
 }
 
