@@ -3,10 +3,8 @@
 SHELL       := bash
 .SHELLFLAGS := -eu -o pipefail -c
 GO          ?= go
-VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-COMMIT      ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
-LDFLAGS     := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
-BUILD       := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
+# The version comes from the repository, where there is one.
+BUILD       := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=auto -ldflags '-s -w'
 FUZZTIME    ?= 30s
 PREFIX      ?= /usr/local
 STATICCHECK := $(GO) tool -modfile=.ci/tools.mod staticcheck
