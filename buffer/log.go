@@ -121,7 +121,8 @@ type Log struct {
 
 	committers sync.WaitGroup
 	keepers    sync.WaitGroup
-	stop       chan struct{}
+	ending     chan struct{} // closed when Close begins: committers wait for nothing any more
+	stop       chan struct{} // closed when the committers are done
 }
 
 // Open opens the log in config.Dir, or makes one there: the directory itself
@@ -163,7 +164,7 @@ func prepare(config Config, options Options) (*Log, error) {
 		streams: map[string]*streamState{}, byNumber: map[uint32]*streamState{},
 		shards: map[shardNumber]*shardState{}, chains: map[string]*chain{},
 		segments: map[segmentID]*segment{}, consumers: map[string]*consumerState{},
-		stop: make(chan struct{}), spaceDue: make(chan *chain, 1),
+		stop: make(chan struct{}), ending: make(chan struct{}), spaceDue: make(chan *chain, 1),
 	}
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
@@ -420,6 +421,7 @@ func (l *Log) Close() error {
 func (l *Log) shut() error {
 	l.streamMu.Lock()
 	defer l.streamMu.Unlock()
+	close(l.ending)
 	for _, c := range l.chains {
 		c.close()
 	}
@@ -537,7 +539,7 @@ func (l *Log) indexIfNeeded() {
 		}
 		select {
 		case <-room:
-		case <-l.stop:
+		case <-l.ending:
 			return
 		}
 	}
