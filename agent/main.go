@@ -33,6 +33,7 @@ type commands struct {
 	Put     putCommand     `cmd:"" help:"Append standard input to a stream, one record a line."`
 	Tail    tailCommand    `cmd:"" help:"Print the records of a stream."`
 	Video   videoCommand   `cmd:"" help:"Show cameras and cut clips."`
+	Bench   benchCommand   `cmd:"" help:"Measure this device."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
 
