@@ -48,7 +48,7 @@ soak: ## the acceptance tests, over and over for an hour
 
 bench: build ## figures of this machine, each beside its goal
 	bin/weir bench log --dir $${BENCH_DIR:-$$PWD/bin}
-	$(GO) test -count=1 -timeout 20m -run '^TestFigures$$' -v ./agent/acceptance -args -figures
+	WEIR_FIGURES=1 $(GO) test -count=1 -timeout 20m -run '^TestFigures$$' -v ./agent/acceptance
 
 cross: ## static binaries for linux amd64 and arm64 in dist; 32 bit must be refused
 	GOOS=linux GOARCH=amd64 $(BUILD) -o dist/weir-linux-amd64 ./agent
