@@ -16,6 +16,8 @@ package ingest
 import (
 	"context"
 	"strconv"
+	"strings"
+	"unicode/utf8"
 
 	"github.com/weir-edge/weir/buffer"
 )
@@ -30,6 +32,10 @@ const Aside = "aside"
 
 // MaxAsideBytes of a payload are kept when it is set aside.
 const MaxAsideBytes = 64 << 10
+
+// MaxAsideText bytes of an attribute are kept when a payload is set aside, so
+// that the attributes stay within what a record may have.
+const MaxAsideText = 1 << 10
 
 // Names of the attributes that sources put on records.
 const (
@@ -50,14 +56,31 @@ type Refused struct {
 }
 
 // Record is what goes to the stream Aside: at most MaxAsideBytes of the data.
+// The log must take it whatever a device sent, so texts are made UTF-8.
 func (r Refused) Record() buffer.Record {
-	data, reason := r.Data[:min(len(r.Data), MaxAsideBytes)], r.Reason[:min(len(r.Reason), 512)]
-	list := []buffer.Attribute{{Key: AttrReason, Value: reason}, {Key: AttrSource, Value: r.Source}}
+	data := r.Data[:min(len(r.Data), MaxAsideBytes)]
+	list := []buffer.Attribute{{Key: AttrReason, Value: CutText(r.Reason, 512)}, {Key: AttrSource, Value: r.Source}}
 	if r.Stream != "" {
 		list = append(list, buffer.Attribute{Key: AttrStream, Value: r.Stream})
 	}
 	if r.Size > len(data) {
 		list = append(list, buffer.Attribute{Key: AttrSize, Value: strconv.Itoa(r.Size)})
 	}
-	return buffer.Record{PartitionKey: r.Source, Data: data, Attributes: append(list, r.Attributes...)}
+	for _, a := range r.Attributes {
+		list = append(list, buffer.Attribute{Key: a.Key, Value: CutText(a.Value, MaxAsideText)})
+	}
+	return buffer.Record{PartitionKey: r.Source, Data: data, Attributes: list}
+}
+
+// CutText returns at most limit bytes of text, never half a character, and
+// with U+FFFD in place of what is not UTF-8.
+func CutText(text string, limit int) string {
+	text = strings.ToValidUTF8(text, "\uFFFD")
+	if len(text) <= limit {
+		return text
+	}
+	for limit > 0 && !utf8.RuneStart(text[limit]) {
+		limit--
+	}
+	return text[:limit]
 }

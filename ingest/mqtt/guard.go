@@ -14,13 +14,15 @@ import (
 
 // guard stands between the connection and the client library, which would
 // allocate whatever length a packet claims (MQTT allows 256 MiB). A PUBLISH
-// over the limit is read past and handed on cut short; any other packet of
-// such a length ends the connection.
+// over the limit is read past and handed on cut short. Anything that a broker
+// does not send ends the connection: the library answers some of it with a
+// panic (a SUBACK with more codes than there were filters) and takes some for
+// what it is not (a CONNACK with an unknown code for a success).
 type guard struct {
 	net.Conn
-	in        *bufio.Reader
-	limit     int
-	oversized func(oversized) error
+	in *bufio.Reader
+	guardRules
+	begun bool // CONNACK was there
 
 	pending []byte // of a fixed header that was read but not passed on yet
 	body    int    // bytes of the packet still to be passed on
@@ -38,12 +40,15 @@ type oversized struct {
 	hash     uint64 // as fingerprint gives it
 }
 
-// maxOtherPacket bounds packets that are not PUBLISH: a SUBACK for a few
-// filters, an acknowledgement.
-const maxOtherPacket = 64 << 10
+// guardRules are what a guard has to know.
+type guardRules struct {
+	limit     int // bytes of a PUBLISH after its fixed header
+	filters   int // how many codes a SUBACK has
+	oversized func(oversized) error
+}
 
-func newGuard(conn net.Conn, limit int, oversized func(oversized) error) *guard {
-	return &guard{Conn: conn, in: bufio.NewReaderSize(conn, 16<<10), limit: limit, oversized: oversized}
+func newGuard(conn net.Conn, rules guardRules) *guard {
+	return &guard{Conn: conn, in: bufio.NewReaderSize(conn, 16<<10), guardRules: rules}
 }
 
 // Read passes on packets that are within the limit.
@@ -87,14 +92,62 @@ func (g *guard) next() error {
 			break
 		}
 	}
-	const publish = 3
-	switch {
-	case first>>4 == publish && length > g.limit:
+	if err := g.check(first, length); err != nil {
+		return err
+	}
+	if first>>4 == typePublish && length > g.limit {
 		return g.swallow(first, length)
-	case first>>4 != publish && length > maxOtherPacket:
-		return fmt.Errorf("packet of type %d claims %d bytes", first>>4, length)
 	}
 	g.pending, g.body = header, length
+	return nil
+}
+
+// Packet types that a broker sends to a client that only subscribes (MQTT
+// 3.1.1, table 2.1).
+const (
+	typeConnack  = 2
+	typePublish  = 3
+	typePubrel   = 6
+	typeSuback   = 9
+	typePingresp = 13
+)
+
+// check refuses what a broker does not send.
+func (g *guard) check(first byte, length int) error {
+	kind := first >> 4
+	if g.begun == (kind == typeConnack) {
+		return fmt.Errorf("packet of type %d where the broker does not send one", kind)
+	}
+	want := -1
+	switch kind {
+	case typeConnack:
+		want = 2
+	case typePubrel:
+		want = 2
+	case typeSuback:
+		want = 2 + g.filters
+	case typePingresp:
+		want = 0
+	case typePublish:
+		if first>>1&3 == 3 || length < 2 {
+			return errors.New("malformed PUBLISH")
+		}
+		return nil
+	}
+	if length != want {
+		return fmt.Errorf("packet of type %d with %d bytes, which no broker sends", kind, length)
+	}
+	if kind != typeConnack {
+		return nil
+	}
+	g.begun = true
+	body, err := g.in.Peek(2)
+	if err != nil {
+		return unexpected(err)
+	}
+	if body[1] > 5 { // MQTT 3.1.1, table 3.1
+		return fmt.Errorf("CONNACK with the unknown return code %d", body[1])
+	}
 	return nil
 }
 
@@ -119,7 +172,7 @@ func (g *guard) swallow(first byte, length int) error {
 		m.id = binary.BigEndian.Uint16(two[:])
 		m.size -= 2
 	}
-	if m.qos == 3 || m.size < 0 {
+	if m.size < 0 {
 		return errors.New("malformed PUBLISH")
 	}
 	h := sha256.New()

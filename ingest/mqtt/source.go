@@ -57,8 +57,10 @@ type Source struct {
 	url    *url.URL
 	keys   []template // of config.Topics
 
-	queue chan item
-	state state
+	filters map[string]byte // to subscribe to, with their QoS
+	queue   chan item
+	room    *room // bytes that may wait in the queue
+	state   state
 }
 
 // New returns a source for a valid configuration. It connects to nothing yet.
@@ -78,7 +80,7 @@ func New(config Config, log Log, logger *slog.Logger) (*Source, error) {
 	}
 	s := &Source{
 		config: config, log: log, logger: logger.With("source", config.Name), url: u,
-		queue: make(chan item, config.MaxInflight),
+		queue: make(chan item, config.MaxInflight), room: newRoom(queueBytes), filters: make(map[string]byte),
 	}
 	s.state.status = Status{Name: config.Name, URL: u.Redacted(), State: Connecting, Since: time.Now()}
 	for _, t := range config.Topics {
@@ -87,6 +89,7 @@ func New(config Config, log Log, logger *slog.Logger) (*Source, error) {
 			return nil, err
 		}
 		s.keys = append(s.keys, key)
+		s.filters[t.Filter] = max(s.filters[t.Filter], byte(t.QoS))
 	}
 	return s, nil
 }
@@ -183,7 +186,7 @@ func (c *connection) run(ctx context.Context) error {
 	defer cancel()
 	c.done = ctx.Done()
 	s.state.set(Connecting, nil)
-	client := paho.NewClient(c.options())
+	client := paho.NewClient(c.options(ctx))
 	// The session may deliver before CONNACK is processed and long before
 	// SUBSCRIBE: the handler is in the options.
 	defer client.Disconnect(250)
@@ -231,11 +234,7 @@ func (c *connection) wait(ctx context.Context, token paho.Token, limit time.Dura
 }
 
 func (c *connection) subscribe(ctx context.Context, client paho.Client) error {
-	filters := make(map[string]byte)
-	for _, t := range c.source.config.Topics {
-		filters[t.Filter] = max(filters[t.Filter], byte(t.QoS))
-	}
-	token := client.SubscribeMultiple(filters, nil)
+	token := client.SubscribeMultiple(c.source.filters, nil)
 	if err := c.wait(ctx, token, c.source.config.ConnectTimeout.Std()); err != nil {
 		return fmt.Errorf("subscribe: %w", err)
 	}
@@ -252,7 +251,7 @@ func (c *connection) subscribe(ctx context.Context, client paho.Client) error {
 	return errors.Join(refused...)
 }
 
-func (c *connection) options() *paho.ClientOptions {
+func (c *connection) options(ctx context.Context) *paho.ClientOptions {
 	s := c.source
 	o := paho.NewClientOptions().
 		AddBroker(s.url.String()).
@@ -264,13 +263,14 @@ func (c *connection) options() *paho.ClientOptions {
 		SetAutoReconnect(false).
 		SetConnectRetry(false).
 		SetResumeSubs(false).
+		SetStore(noStore{}).
 		SetKeepAlive(s.config.KeepAlive.Std()).
 		SetPingTimeout(max(s.config.KeepAlive.Std()/2, time.Second)).
 		SetConnectTimeout(s.config.ConnectTimeout.Std()).
 		SetWriteTimeout(s.config.ConnectTimeout.Std()).
 		SetDefaultPublishHandler(func(_ paho.Client, m paho.Message) { c.arrived(m) }).
 		SetConnectionLostHandler(func(_ paho.Client, err error) { c.end(err) }).
-		SetCustomOpenConnectionFn(func(*url.URL, paho.ClientOptions) (net.Conn, error) { return c.dial() })
+		SetCustomOpenConnectionFn(func(*url.URL, paho.ClientOptions) (net.Conn, error) { return c.dial(ctx) })
 	if s.config.Username != "" {
 		o.SetUsername(s.config.Username)
 		o.SetPassword(s.config.Password.Reveal())
@@ -288,17 +288,17 @@ func (c *connection) end(err error) {
 	}
 }
 
-func (c *connection) dial() (net.Conn, error) {
+func (c *connection) dial(ctx context.Context) (net.Conn, error) {
 	s := c.source
-	d := &net.Dialer{Timeout: s.config.ConnectTimeout.Std(), KeepAlive: 15 * time.Second}
-	conn, err := d.Dial("tcp", s.url.Host)
+	ctx, cancel := context.WithTimeout(ctx, s.config.ConnectTimeout.Std())
+	defer cancel()
+	d := &net.Dialer{KeepAlive: 15 * time.Second}
+	conn, err := d.DialContext(ctx, "tcp", s.url.Host)
 	if err != nil {
 		return nil, err
 	}
 	if c.security != nil {
 		secure := tls.Client(conn, c.security)
-		ctx, cancel := context.WithTimeout(context.Background(), s.config.ConnectTimeout.Std())
-		defer cancel()
 		if err := secure.HandshakeContext(ctx); err != nil {
 			return nil, errors.Join(err, conn.Close())
 		}
@@ -306,7 +306,8 @@ func (c *connection) dial() (net.Conn, error) {
 	}
 	c.conn = conn
 	// The limit is of the payload; topic and identifier come on top.
-	return newGuard(conn, int(s.config.MaxMessageBytes)+70_000, c.tooLarge), nil
+	limit := int(s.config.MaxMessageBytes) + 70_000
+	return newGuard(conn, guardRules{limit: limit, filters: len(s.filters), oversized: c.tooLarge}), nil
 }
 
 // arrived is the library's handler. It blocks while the window is full, and
@@ -375,11 +376,16 @@ func (c *connection) put(it item) bool {
 	if c.over {
 		return false
 	}
+	if !c.source.room.take(it.weight(), c.done) {
+		c.over = true
+		return false
+	}
 	select {
 	case c.source.queue <- it:
 		c.source.state.received(it)
 		return true
 	case <-c.done:
+		c.source.room.give(it.weight())
 		c.over = true
 		return false
 	}

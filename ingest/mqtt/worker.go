@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/weir-edge/weir/buffer"
 	"github.com/weir-edge/weir/configs/value"
@@ -52,6 +53,9 @@ type item struct {
 	hash     uint64
 }
 
+// weight is what an item takes of Source.room.
+func (it *item) weight() int { return len(it.payload) + len(it.topic) + 256 }
+
 // worker appends what the connections bring, and acknowledges it. It is one
 // goroutine, so that what an old connection brought is settled before the
 // same message is looked at again when a new one brings it.
@@ -61,7 +65,7 @@ type worker struct {
 	last   time.Time // greatest arrival given
 }
 
-// run works until ctx is done.
+// run works until ctx is done or the log is closed.
 func (w *worker) run(ctx context.Context) {
 	for {
 		select {
@@ -69,8 +73,14 @@ func (w *worker) run(ctx context.Context) {
 			return
 		case first := <-w.source.queue:
 			batch := w.collect(first)
-			w.handle(ctx, batch)
+			done := w.handle(ctx, batch)
 			w.source.state.handled(len(batch))
+			for i := range batch {
+				w.source.room.give(batch[i].weight())
+			}
+			if !done {
+				return // what comes behind must not get in before what was given up
+			}
 		}
 	}
 }
@@ -97,8 +107,9 @@ type todo struct {
 	record buffer.Record
 }
 
-// handle appends a batch and acknowledges it, in order.
-func (w *worker) handle(ctx context.Context, batch []item) {
+// handle appends a batch and acknowledges it, in order. It returns false when
+// it gave up.
+func (w *worker) handle(ctx context.Context, batch []item) bool {
 	// A message of this batch may be a redelivery of another one of it (the
 	// connection broke between): what is noted at the end comes too late then.
 	for start := 0; start < len(batch); {
@@ -107,10 +118,11 @@ func (w *worker) handle(ctx context.Context, batch []item) {
 			end++
 		}
 		if !w.handleOne(ctx, batch[start:end]) {
-			return
+			return false
 		}
 		start = end
 	}
+	return true
 }
 
 // handleOne is handle for messages of one connection. It returns false when
@@ -236,7 +248,7 @@ func (w *worker) separate(ctx context.Context, stream string, records []buffer.R
 		w.source.state.aside(why.Error(), w.source.logger)
 		aside := ingest.Refused{
 			Source: w.source.config.Name, Stream: stream, Reason: why.Error(), Size: len(r.Data), Data: r.Data,
-			Attributes: keep(r.Attributes, AttrTopic, AttrQoS, AttrPacketID),
+			Attributes: keep(r.Attributes, AttrTopic, AttrQoS, AttrRetained, AttrDup, AttrPacketID),
 		}.Record()
 		aside.Attributes = append(aside.Attributes, hashAttribute(fingerprint(r.Attribute(AttrTopic), r.Data)))
 		aside.Arrival = r.Arrival
@@ -253,7 +265,7 @@ func (w *worker) separate(ctx context.Context, stream string, records []buffer.R
 func keep(attributes []buffer.Attribute, keys ...string) []buffer.Attribute {
 	var list []buffer.Attribute
 	for _, a := range attributes {
-		if slices.Contains(keys, a.Key) && len(a.Value) < 1024 {
+		if slices.Contains(keys, a.Key) {
 			list = append(list, a)
 		}
 	}
@@ -281,11 +293,11 @@ func (s *Source) prepare(it *item) todo {
 	if err == nil && len(it.topic) > 2048 {
 		err = errors.New("topic is longer than 2048 bytes")
 	}
+	if err == nil && !utf8.ValidString(it.topic) {
+		err = errors.New("topic is not UTF-8")
+	}
 	if err != nil {
 		s.state.aside(err.Error(), s.logger)
-		if len(it.topic) > 1024 {
-			attributes[0].Value = it.topic[:1024]
-		}
 		t.stream = ingest.Aside
 		t.record = ingest.Refused{
 			Source: s.config.Name, Stream: stream, Reason: err.Error(), Size: max(it.size, len(it.payload)), Data: it.payload,
@@ -311,8 +323,8 @@ func (s *Source) route(it *item) (stream, key string, err error) {
 			return t.Stream, "", fmt.Errorf("payload of %d bytes is over the limit of %s", it.size, s.config.MaxMessageBytes)
 		}
 		key, err := s.keys[i].expand(it.topic, s.config.ClientID, it.payload)
-		if err == nil && len(key) > buffer.MaxPartitionKeyChars {
-			err = fmt.Errorf("partition key of %d bytes is over the limit of %d", len(key), buffer.MaxPartitionKeyChars)
+		if n := utf8.RuneCountInString(key); err == nil && n > buffer.MaxPartitionKeyChars {
+			err = fmt.Errorf("partition key of %d characters is over the limit of %d", n, buffer.MaxPartitionKeyChars)
 		}
 		return t.Stream, key, err
 	}
