@@ -184,8 +184,8 @@ func (g *guard) swallow(first byte, length int) error {
 		return unexpected(err)
 	}
 	h.Write(m.data)
-	if _, err := io.Copy(h, body); err != nil {
-		return unexpected(err)
+	if n, err := io.Copy(h, body); err != nil || int(n) != m.size-len(m.data) {
+		return errors.Join(err, io.ErrUnexpectedEOF) // Copy takes an early end for the end
 	}
 	m.hash = binary.BigEndian.Uint64(h.Sum(nil))
 	return g.oversized(m)
