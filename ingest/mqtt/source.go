@@ -315,7 +315,10 @@ func (c *connection) dial(ctx context.Context) (net.Conn, error) {
 func (c *connection) arrived(m paho.Message) {
 	it := item{
 		epoch: c.epoch, topic: m.Topic(), payload: m.Payload(), qos: m.Qos(), id: m.MessageID(),
-		dup: m.Duplicate(), retained: m.Retained(), arrival: time.Now(), ack: m.Ack,
+		dup: m.Duplicate(), retained: m.Retained(), arrival: time.Now(), from: c,
+	}
+	if it.qos == 2 {
+		it.received = m.Ack // PUBREC; the library answers PUBREL by itself
 	}
 	if len(it.payload) > int(c.source.config.MaxMessageBytes) {
 		it.tooLarge, it.size = true, len(it.payload)
@@ -329,8 +332,10 @@ func (c *connection) arrived(m paho.Message) {
 func (c *connection) tooLarge(o oversized) error {
 	it := item{
 		epoch: c.epoch, topic: o.topic, payload: o.data, qos: o.qos, id: o.id, dup: o.dup, retained: o.retained,
-		arrival: time.Now(), tooLarge: true, size: o.size, hash: o.hash,
-		ack: func() { c.acknowledge(o.qos, o.id) },
+		arrival: time.Now(), tooLarge: true, size: o.size, hash: o.hash, from: c,
+	}
+	if it.qos == 2 {
+		it.received = func() { c.acknowledge(pubrec, o.id) }
 	}
 	if !c.put(it) {
 		return net.ErrClosed
@@ -338,18 +343,22 @@ func (c *connection) tooLarge(o oversized) error {
 	return nil
 }
 
-// acknowledge writes the PUBACK or PUBREC of a message the library never saw.
-// It is one write of four bytes and does not mix with the library's own.
-func (c *connection) acknowledge(qos byte, id uint16) {
-	first := byte(0x40)
-	switch qos {
-	case 0:
-		return
-	case 2:
-		first = 0x50
+// First bytes of the acknowledgements (MQTT 3.1.1, sections 3.4 and 3.5).
+const (
+	puback = 0x40
+	pubrec = 0x50
+)
+
+// acknowledge writes acknowledgements, all of them in one write: a thousand
+// system calls a second are more than the rest of the work. The library writes
+// its own packets whole, so that theirs and ours do not mix.
+func (c *connection) acknowledge(kind byte, ids ...uint16) {
+	out := make([]byte, 0, 4*len(ids))
+	for _, id := range ids {
+		out = append(out, kind, 2, byte(id>>8), byte(id))
 	}
-	if _, err := c.conn.Write([]byte{first, 2, byte(id >> 8), byte(id)}); err != nil {
-		c.end(err) // the broker delivers it again, and it is recognised
+	if _, err := c.conn.Write(out); err != nil {
+		c.end(err) // the broker delivers them again, and they are recognised
 	}
 }
 

@@ -46,7 +46,8 @@ type item struct {
 	dup      bool
 	retained bool
 	arrival  time.Time
-	ack      func()
+	from     *connection
+	received func() // sends PUBREC; nil but for QoS 2
 
 	tooLarge bool // payload is cut short, size was its length, hash is of all of it
 	size     int
@@ -164,15 +165,32 @@ func (w *worker) handleOne(ctx context.Context, batch []item) bool {
 			w.window.note(it.id, seenMessage{hash: it.hash, epoch: it.epoch, exact: it.qos == 2})
 		}
 	}
-	acknowledged := 0
-	for i := range batch {
-		if it := &batch[i]; it.ack != nil && it.qos > 0 {
-			it.ack()
-			acknowledged++
-		}
-	}
+	acknowledged := acknowledge(batch)
 	w.source.state.acknowledged(len(work), acknowledged)
 	return true
+}
+
+// acknowledge tells the broker that the messages, all of one connection, are
+// safe, in the order they came. It returns how many there were to tell of.
+func acknowledge(batch []item) int {
+	count := 0
+	var ids []uint16
+	var from *connection
+	for i := range batch {
+		switch it := &batch[i]; {
+		case it.newSession || it.qos == 0:
+			continue
+		case it.received != nil:
+			it.received()
+		default:
+			ids, from = append(ids, it.id), it.from
+		}
+		count++
+	}
+	if len(ids) > 0 {
+		from.acknowledge(puback, ids...)
+	}
+	return count
 }
 
 // appendAll makes the messages durable, stream by stream and at once, so that
