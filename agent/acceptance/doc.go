@@ -3,6 +3,6 @@
 // other, and between them everything that goes wrong in the field. There is
 // nothing in it but tests.
 //
-// They are ordinary tests and run with all others. With WEIR_SOAK=1h the
-// drills of this package are repeated for so long.
+// They are ordinary tests and run with all others; with -short they publish
+// fewer messages. `make soak` repeats the drills for an hour.
 package acceptance

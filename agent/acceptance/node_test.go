@@ -127,6 +127,14 @@ func (n *node) memory() int64 {
 	return status(n.cmd.Process.Pid, "VmRSS:") << 10
 }
 
+// peak is the most it has been so far; 0 if the process is not running.
+func (n *node) peak() int64 {
+	if n.cmd == nil {
+		return 0
+	}
+	return status(n.cmd.Process.Pid, "VmHWM:") << 10
+}
+
 // status reads a number of kB from /proc/PID/status.
 func status(pid int, name string) int64 {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
