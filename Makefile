@@ -6,6 +6,7 @@ GO          ?= go
 # The version comes from the repository, where there is one.
 BUILD       := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=auto -ldflags '-s -w'
 FUZZTIME    ?= 30s
+SOAK        ?= 3600
 PREFIX      ?= /usr/local
 STATICCHECK := $(GO) tool -modfile=.ci/tools.mod staticcheck
 
@@ -26,15 +27,16 @@ test: ## all tests, with the race detector; installs ffmpeg, mosquitto and gcc o
 	$(GO) test -race -timeout 25m ./...
 
 check: ## gofmt, vet, staticcheck, go.mod, import rule, size limits, documents
-	@files=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$files" ]; then echo "not formatted (gofmt -w): $$files"; exit 1; fi
+	@files=$$(gofmt -l .); if [ -n "$$files" ]; then echo "not formatted (gofmt -w): $$files"; exit 1; fi
 	$(GO) vet ./...
 	$(STATICCHECK) ./...
 	$(GO) mod tidy -diff
 	$(GO) test -count=1 -run '^(TestImports|TestLimits|TestDocuments)$$' ./agent
 
 fuzz: ## every fuzz target for FUZZTIME (30s)
-	@for package in $$($(GO) list ./...); do \
-	  for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+	@packages=$$($(GO) list ./...); for package in $$packages; do \
+	  list=$$($(GO) test -list '^Fuzz' $$package); \
+	  for target in $$(grep '^Fuzz' <<< "$$list" || true); do \
 	    echo "$$package $$target"; \
 	    $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package; \
 	  done; \
@@ -43,8 +45,10 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 crash: ## the long crash drills: cuts, kills, damage (about ten minutes)
 	WEIR_CRASH=full $(GO) test -count=1 -timeout 60m -v -run 'Crash|Kill|Damage|Failed' ./buffer/...
 
-soak: ## the acceptance tests, over and over for an hour
-	WEIR_SOAK=1h $(GO) test -count=1 -timeout 90m -v ./agent/acceptance
+soak: ## the drills with kills and an outage, over and over for SOAK seconds (3600)
+	@while [ $$SECONDS -lt $(SOAK) ]; do \
+	  $(GO) test -count=1 -timeout 20m -v -run '^(TestKills|TestOutage)$$' ./agent/acceptance; \
+	done
 
 bench: build ## figures of this machine, each beside its goal
 	bin/weir bench log --dir $${BENCH_DIR:-$$PWD/bin}
@@ -64,7 +68,7 @@ cross: ## static binaries for linux amd64 and arm64 in dist; 32 bit must be refu
 
 install: build ## the binary, the unit and a sample configuration below DESTDIR and PREFIX
 	install -D -m 0755 bin/weir $(DESTDIR)$(PREFIX)/bin/weir
-	install -D -m 0644 systemd/weir.service $(DESTDIR)/lib/systemd/system/weir.service
+	sed 's|^ExecStart=/usr/local/|ExecStart=$(PREFIX)/|' systemd/weir.service | install -D -m 0644 /dev/stdin $(DESTDIR)/lib/systemd/system/weir.service
 	test -e $(DESTDIR)/etc/weir/weir.yaml || install -D -m 0640 configs/weir.yaml $(DESTDIR)/etc/weir/weir.yaml
 
 clean: ## remove what the build made
