@@ -14,7 +14,8 @@ import (
 
 // guard stands between the connection and the client library, which would
 // allocate whatever length a packet claims (MQTT allows 256 MiB). A PUBLISH
-// over the limit is read past and handed on cut short. Anything that a broker
+// over the limit is passed on with its first bytes only, so that the library
+// acknowledges it in its turn (MQTT-4.6.0). Anything that a broker
 // does not send ends the connection: the library answers some of it with a
 // panic (a SUBACK with more codes than there were filters) and takes some for
 // what it is not (a CONNACK with an unknown code for a success).
@@ -22,29 +23,25 @@ type guard struct {
 	net.Conn
 	in *bufio.Reader
 	guardRules
-	begun bool // CONNACK was there
+	begun     bool   // CONNACK was there
+	published uint64 // PUBLISH packets passed on
 
 	pending []byte // of a fixed header that was read but not passed on yet
 	body    int    // bytes of the packet still to be passed on
 }
 
-// oversized is what is kept of a message over the limit.
+// oversized is what the library does not see of a message over the limit.
 type oversized struct {
-	topic    string
-	id       uint16
-	qos      byte
-	dup      bool
-	retained bool
-	size     int    // of the whole payload
-	data     []byte // its first bytes
-	hash     uint64 // as fingerprint gives it
+	ordinal uint64 // it is the how-manieth PUBLISH of the connection, from 1
+	size    int    // of the whole payload
+	hash    uint64 // as fingerprint gives it for all of it
 }
 
 // guardRules are what a guard has to know.
 type guardRules struct {
 	limit     int // bytes of a PUBLISH after its fixed header
 	filters   int // how many codes a SUBACK has
-	oversized func(oversized) error
+	oversized func(oversized)
 }
 
 func newGuard(conn net.Conn, rules guardRules) *guard {
@@ -95,8 +92,11 @@ func (g *guard) next() error {
 	if err := g.check(first, length); err != nil {
 		return err
 	}
-	if first>>4 == typePublish && length > g.limit {
-		return g.swallow(first, length)
+	if first>>4 == typePublish {
+		g.published++
+		if length > g.limit {
+			return g.shorten(first, length)
+		}
 	}
 	g.pending, g.body = header, length
 	return nil
@@ -151,44 +151,47 @@ func (g *guard) check(first byte, length int) error {
 	return nil
 }
 
-// swallow reads a PUBLISH of length bytes without keeping it.
-func (g *guard) swallow(first byte, length int) error {
-	m := oversized{qos: first >> 1 & 3, dup: first&8 != 0, retained: first&1 != 0}
+// shorten reads a PUBLISH of length bytes, and passes on one of the same topic
+// and identifier with at most ingest.MaxAsideBytes of its payload.
+func (g *guard) shorten(first byte, length int) error {
 	body := io.LimitReader(g.in, int64(length))
 	var two [2]byte
 	if _, err := io.ReadFull(body, two[:]); err != nil {
 		return unexpected(err)
 	}
-	topic := make([]byte, binary.BigEndian.Uint16(two[:]))
-	if _, err := io.ReadFull(body, topic); err != nil {
-		return unexpected(err)
+	head := int(binary.BigEndian.Uint16(two[:])) // bytes of topic and identifier
+	topic := head
+	if first>>1&3 > 0 {
+		head += 2
 	}
-	m.topic = string(topic)
-	m.size = length - 2 - len(topic)
-	if m.qos > 0 {
-		if _, err := io.ReadFull(body, two[:]); err != nil {
-			return unexpected(err)
-		}
-		m.id = binary.BigEndian.Uint16(two[:])
-		m.size -= 2
-	}
-	if m.size < 0 {
+	size := length - 2 - head
+	if size < 0 {
 		return errors.New("malformed PUBLISH")
 	}
-	h := sha256.New()
-	binary.BigEndian.PutUint16(two[:], uint16(len(topic)))
-	h.Write([]byte{0, 0, two[0], two[1]})
-	h.Write(topic)
-	m.data = make([]byte, min(m.size, ingest.MaxAsideBytes))
-	if _, err := io.ReadFull(body, m.data); err != nil {
+	short := make([]byte, 2+head+min(size, ingest.MaxAsideBytes))
+	copy(short, two[:])
+	if _, err := io.ReadFull(body, short[2:]); err != nil {
 		return unexpected(err)
 	}
-	h.Write(m.data)
-	if n, err := io.Copy(h, body); err != nil || int(n) != m.size-len(m.data) {
+	h := sha256.New() // as fingerprint does
+	h.Write([]byte{0, 0, two[0], two[1]})
+	h.Write(short[2 : 2+topic])
+	h.Write(short[2+head:])
+	if n, err := io.Copy(h, body); err != nil || int(n) != length-len(short) {
 		return errors.Join(err, io.ErrUnexpectedEOF) // Copy takes an early end for the end
 	}
-	m.hash = binary.BigEndian.Uint64(h.Sum(nil))
-	return g.oversized(m)
+	g.oversized(oversized{ordinal: g.published, size: size, hash: binary.BigEndian.Uint64(h.Sum(nil))})
+	header := []byte{first}
+	for rest := len(short); ; {
+		if rest < 0x80 {
+			header = append(header, byte(rest))
+			break
+		}
+		header = append(header, byte(rest&0x7f|0x80))
+		rest >>= 7
+	}
+	g.pending = append(header, short...)
+	return nil
 }
 
 func unexpected(err error) error {

@@ -174,9 +174,13 @@ type connection struct {
 	lost     chan error // gets the reason of the end
 	done     <-chan struct{}
 	conn     net.Conn
+	arrivals uint64 // messages the library handed over; it does so one by one
 
 	mu   sync.Mutex
 	over bool // nothing more of this connection reaches the worker
+
+	cutMu sync.Mutex
+	cut   []oversized // of messages that the library is about to hand over
 }
 
 // run holds the connection until it is lost (an error) or ctx is done.
@@ -320,7 +324,10 @@ func (c *connection) arrived(m paho.Message) {
 	if it.qos == 2 {
 		it.received = m.Ack // PUBREC; the library answers PUBREL by itself
 	}
-	if len(it.payload) > int(c.source.config.MaxMessageBytes) {
+	c.arrivals++
+	if o, ok := c.wasCut(c.arrivals); ok {
+		it.tooLarge, it.size, it.hash = true, o.size, o.hash
+	} else if len(it.payload) > int(c.source.config.MaxMessageBytes) {
 		it.tooLarge, it.size = true, len(it.payload)
 		it.hash = fingerprint(it.topic, it.payload)
 		it.payload = append([]byte(nil), it.payload[:min(len(it.payload), ingest.MaxAsideBytes)]...)
@@ -328,26 +335,27 @@ func (c *connection) arrived(m paho.Message) {
 	c.put(it)
 }
 
-// tooLarge takes a message that the guard read past.
-func (c *connection) tooLarge(o oversized) error {
-	it := item{
-		epoch: c.epoch, topic: o.topic, payload: o.data, qos: o.qos, id: o.id, dup: o.dup, retained: o.retained,
-		arrival: time.Now(), tooLarge: true, size: o.size, hash: o.hash, from: c,
-	}
-	if it.qos == 2 {
-		it.received = func() { c.acknowledge(pubrec, o.id) }
-	}
-	if !c.put(it) {
-		return net.ErrClosed
-	}
-	return nil
+// tooLarge notes a message that the guard passes on cut short. There are only
+// as many of them as the library reads ahead, which is two or three packets.
+func (c *connection) tooLarge(o oversized) {
+	c.cutMu.Lock()
+	defer c.cutMu.Unlock()
+	c.cut = append(c.cut, o)
 }
 
-// First bytes of the acknowledgements (MQTT 3.1.1, sections 3.4 and 3.5).
-const (
-	puback = 0x40
-	pubrec = 0x50
-)
+func (c *connection) wasCut(ordinal uint64) (oversized, bool) {
+	c.cutMu.Lock()
+	defer c.cutMu.Unlock()
+	if len(c.cut) == 0 || c.cut[0].ordinal != ordinal {
+		return oversized{}, false
+	}
+	o := c.cut[0]
+	c.cut = c.cut[1:]
+	return o, true
+}
+
+// puback is the first byte of a PUBACK (MQTT 3.1.1, section 3.4).
+const puback = 0x40
 
 // acknowledge writes acknowledgements, all of them in one write: a thousand
 // system calls a second are more than the rest of the work. The library writes
