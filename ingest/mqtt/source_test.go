@@ -172,6 +172,41 @@ func TestDeliversBeforeSubscribe(t *testing.T) {
 	checkNumbered(t, entries(t, l, "telemetry"), 500)
 }
 
+// TestBrokerRestarted ends mosquitto and starts it anew in the middle: what it
+// had saved on its way to the source is in the log once, in order.
+func TestBrokerRestarted(t *testing.T) {
+	const n = 5000
+	b := startBroker(t, "max_inflight_messages 100")
+	l := openLog(t, filepath.Join(t.TempDir(), "log"))
+	defer l.Close()
+	s, stop := startSource(t, config(b.address(), topic("sensors/#", 1, "telemetry", "{topic[1]}")), l)
+	defer stop()
+	p := b.publisher(t)
+	for part := range 5 {
+		until(t, "subscribed", func() bool { return s.Status().State == Connected })
+		for i := part * n / 5; i < (part+1)*n/5; i++ {
+			token := p.Publish(fmt.Sprintf("sensors/k%d/v", i%20), 1, false, fmt.Sprint(i/20))
+			if i%100 == 99 && (!token.WaitTimeout(30*time.Second) || token.Error() != nil) {
+				t.Fatal("the broker does not answer the publisher")
+			}
+		}
+		if part == 4 {
+			break
+		}
+		p.Disconnect(100)
+		b.stop() // saves its sessions with what is still on the way to us
+		until(t, "the source notices", func() bool { return s.Status().State == Away })
+		b.start()
+		p = b.publisher(t)
+	}
+	until(t, "all appended", func() bool { return s.Status().Appended >= n })
+	stop()
+	if got := s.Status().Connects; got < 5 {
+		t.Errorf("%d connects", got)
+	}
+	checkNumbered(t, entries(t, l, "telemetry"), n)
+}
+
 // TestSetAside: what cannot be appended does not block what comes behind it.
 func TestSetAside(t *testing.T) {
 	b := startBroker(t, "message_size_limit 20000000")
