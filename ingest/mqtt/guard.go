@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"time"
 
 	"github.com/weir-edge/weir/ingest"
 )
@@ -39,13 +41,34 @@ type oversized struct {
 
 // guardRules are what a guard has to know.
 type guardRules struct {
-	limit     int // bytes of a PUBLISH after its fixed header
-	filters   int // how many codes a SUBACK has
+	limit     int           // bytes of a PUBLISH after its fixed header
+	filters   int           // how many codes a SUBACK has
+	idle      time.Duration // a broker that is silent for longer while we listen is dead; 0: never
 	oversized func(oversized)
 }
 
 func newGuard(conn net.Conn, rules guardRules) *guard {
-	return &guard{Conn: conn, in: bufio.NewReaderSize(conn, 16<<10), guardRules: rules}
+	g := &guard{Conn: conn, guardRules: rules}
+	g.in = bufio.NewReaderSize(listener{g}, 16<<10)
+	return g
+}
+
+// listener reads from a guard's connection, for a bounded time. The time that
+// passes while nobody reads does not count.
+type listener struct{ guard *guard }
+
+func (l listener) Read(b []byte) (int, error) {
+	g := l.guard
+	if g.begun && g.idle > 0 { // before, the deadline of connecting holds
+		if err := g.SetReadDeadline(time.Now().Add(g.idle)); err != nil {
+			return 0, err
+		}
+	}
+	n, err := g.Conn.Read(b)
+	if g.begun && errors.Is(err, os.ErrDeadlineExceeded) {
+		err = fmt.Errorf("the broker is silent for %s", g.idle)
+	}
+	return n, err
 }
 
 // Read passes on packets that are within the limit.

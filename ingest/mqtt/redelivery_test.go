@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -11,8 +12,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/weir-edge/weir/buffer"
+	"github.com/weir-edge/weir/configs/value"
 	"github.com/weir-edge/weir/ingest"
 	"github.com/weir-edge/weir/ingest/ingesttest"
 )
@@ -213,6 +216,45 @@ func TestAcknowledgesInOrder(t *testing.T) {
 	})
 	if got := len(s.log.Entries(ingest.Aside)); got != 10 {
 		t.Errorf("%d set aside", got)
+	}
+}
+
+// TestFullForLong: a log that takes nothing for several times keep_alive does
+// not cost the connection, even with more waiting than is taken in.
+func TestFullForLong(t *testing.T) {
+	s := newScene(t)
+	s.stop()
+	s.config.KeepAlive, s.config.MaxInflight = value.Duration(time.Second), 2
+	s.config.ConnectTimeout = value.Duration(500 * time.Millisecond)
+	s.log.Fill(true)
+	before := s.broker.connected()
+	for range 20 { // they come before SUBACK
+		s.broker.publish("a/1", "x", 1)
+	}
+	s.source, s.stop = startSource(t, s.config, s.log)
+	pings := 0
+	until(t, "it asks several times", func() bool {
+		s.broker.set(func(b *scripted) { pings = b.pings })
+		return pings >= 8
+	})
+	s.log.Fill(false)
+	s.settled(20)
+	if got := s.broker.connected() - before; got != 1 {
+		t.Errorf("%d connections", got)
+	}
+}
+
+// TestSilentBroker: a connection that is dead without a word is noticed.
+func TestSilentBroker(t *testing.T) {
+	in, out := net.Pipe()
+	defer in.Close()
+	defer out.Close()
+	g := newGuard(in, guardRules{limit: 100, filters: 1, idle: 20 * time.Millisecond})
+	var group sync.WaitGroup
+	defer group.Wait()
+	group.Go(func() { _, _ = out.Write(connack) }) // the read below fails without it
+	if _, err := io.ReadAll(g); err == nil || err.Error() != "the broker is silent for 20ms" {
+		t.Error(err)
 	}
 }
 

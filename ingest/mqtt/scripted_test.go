@@ -27,6 +27,7 @@ type scripted struct {
 	known    int      // messages whose acknowledgement counts
 	lastID   uint16
 	connects int
+	pings    int
 }
 
 type outgoing struct {
@@ -104,6 +105,7 @@ func (b *scripted) answer(conn net.Conn, p packets.ControlPacket) bool {
 			b.raw([]byte{0x62, 2, byte(p.MessageID >> 8), byte(p.MessageID)})
 		}
 	case *packets.PingreqPacket:
+		b.pings++
 		b.raw([]byte{0xd0, 0})
 	case *packets.DisconnectPacket:
 		return false

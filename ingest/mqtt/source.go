@@ -28,6 +28,7 @@ import (
 	"net/url"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	paho "github.com/eclipse/paho.mqtt.golang"
@@ -176,6 +177,8 @@ type connection struct {
 	conn     net.Conn
 	arrivals uint64 // messages the library handed over; it does so one by one
 
+	blocked atomic.Bool // a message waits for room, so nothing is read
+
 	mu   sync.Mutex
 	over bool // nothing more of this connection reaches the worker
 
@@ -190,6 +193,8 @@ func (c *connection) run(ctx context.Context) error {
 	defer cancel()
 	c.done = ctx.Done()
 	s.state.set(Connecting, nil)
+	var group sync.WaitGroup
+	defer group.Wait()
 	client := paho.NewClient(c.options(ctx))
 	// The session may deliver before CONNACK is processed and long before
 	// SUBSCRIBE: the handler is in the options.
@@ -204,6 +209,7 @@ func (c *connection) run(ctx context.Context) error {
 		present = t.SessionPresent()
 	}
 	s.state.session(present)
+	group.Go(func() { c.ping(ctx) })
 	if !present {
 		if !c.put(item{epoch: c.epoch, newSession: true}) {
 			return nil
@@ -225,15 +231,42 @@ func (c *connection) run(ctx context.Context) error {
 func (c *connection) wait(ctx context.Context, token paho.Token, limit time.Duration) error {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
-	select {
-	case <-token.Done():
-		return token.Error()
-	case err := <-c.lost:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return fmt.Errorf("no answer within %s", limit)
+	for {
+		select {
+		case <-token.Done():
+			return token.Error()
+		case err := <-c.lost:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-timer.C:
+		}
+		if !c.blocked.Load() {
+			return fmt.Errorf("no answer within %s", limit)
+		}
+		timer.Reset(limit) // the answer is behind messages that wait for room
+	}
+}
+
+// ping keeps the connection while a message waits for room, perhaps for hours
+// because the log is full: the library asks once and would wait for an answer
+// that nobody reads. Otherwise the library's own questions do.
+func (c *connection) ping(ctx context.Context) {
+	ticker := time.NewTicker(c.source.config.KeepAlive.Std() / 2)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		if !c.blocked.Load() {
+			continue
+		}
+		if _, err := c.conn.Write([]byte{0xc0, 0}); err != nil { // PINGREQ
+			c.end(err)
+			return
+		}
 	}
 }
 
@@ -269,7 +302,7 @@ func (c *connection) options(ctx context.Context) *paho.ClientOptions {
 		SetResumeSubs(false).
 		SetStore(noStore{}).
 		SetKeepAlive(s.config.KeepAlive.Std()).
-		SetPingTimeout(max(s.config.KeepAlive.Std()/2, time.Second)).
+		SetPingTimeout(24 * time.Hour). // the guard sees a dead connection, and knows when nobody reads
 		SetConnectTimeout(s.config.ConnectTimeout.Std()).
 		SetWriteTimeout(s.config.ConnectTimeout.Std()).
 		SetDefaultPublishHandler(func(_ paho.Client, m paho.Message) { c.arrived(m) }).
@@ -311,7 +344,8 @@ func (c *connection) dial(ctx context.Context) (net.Conn, error) {
 	c.conn = conn
 	// The limit is of the payload; topic and identifier come on top.
 	limit := int(s.config.MaxMessageBytes) + 70_000
-	return newGuard(conn, guardRules{limit: limit, filters: len(s.filters), oversized: c.tooLarge}), nil
+	idle := s.config.KeepAlive.Std()*3/2 + 5*time.Second // the library asks up to 5 s late
+	return newGuard(conn, guardRules{limit: limit, filters: len(s.filters), idle: idle, oversized: c.tooLarge}), nil
 }
 
 // arrived is the library's handler. It blocks while the window is full, and
@@ -393,6 +427,8 @@ func (c *connection) put(it item) bool {
 	if c.over {
 		return false
 	}
+	c.blocked.Store(true)
+	defer c.blocked.Store(false)
 	if !c.source.room.take(it.weight(), c.done) {
 		c.over = true
 		return false
