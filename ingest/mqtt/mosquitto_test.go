@@ -23,13 +23,13 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // broker is a real mosquitto on loopback.
 type broker struct {
-	t    *testing.T
+	t    testing.TB
 	dir  string
 	port int
 	cmd  *exec.Cmd
 }
 
-func freePort(t *testing.T) int {
+func freePort(t testing.TB) int {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -40,7 +40,7 @@ func freePort(t *testing.T) int {
 }
 
 // startBroker starts mosquitto with extra lines of configuration.
-func startBroker(t *testing.T, extra string) *broker {
+func startBroker(t testing.TB, extra string) *broker {
 	t.Helper()
 	if _, err := exec.LookPath("mosquitto"); err != nil {
 		t.Fatal("mosquitto is missing; get it with: apt-get install mosquitto")
@@ -84,7 +84,7 @@ func (b *broker) stop() {
 }
 
 // publisher is a client that publishes and waits for each PUBACK.
-func (b *broker) publisher(t *testing.T) paho.Client {
+func (b *broker) publisher(t testing.TB) paho.Client {
 	t.Helper()
 	c := paho.NewClient(paho.NewClientOptions().AddBroker("tcp://" + b.address()).SetClientID("publisher").SetWriteTimeout(10 * time.Second))
 	if token := c.Connect(); !token.WaitTimeout(10*time.Second) || token.Error() != nil {
@@ -95,7 +95,7 @@ func (b *broker) publisher(t *testing.T) paho.Client {
 }
 
 // until polls with a deadline.
-func until(t *testing.T, what string, ok func() bool) {
+func until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(60 * time.Second)
 	tick := time.NewTicker(10 * time.Millisecond)
@@ -166,7 +166,7 @@ func (c *cutter) cut() {
 }
 
 // openLog opens a real log.
-func openLog(t *testing.T, dir string) *buffer.Log {
+func openLog(t testing.TB, dir string) *buffer.Log {
 	t.Helper()
 	config := buffer.DefaultConfig()
 	config.Dir = dir
@@ -179,7 +179,7 @@ func openLog(t *testing.T, dir string) *buffer.Log {
 }
 
 // startSource runs a source and returns how to end it.
-func startSource(t *testing.T, c Config, l Log) (*Source, func()) {
+func startSource(t testing.TB, c Config, l Log) (*Source, func()) {
 	t.Helper()
 	s, err := New(c, l, slog.New(slog.NewTextHandler(logWriter{t}, nil)))
 	if err != nil {
@@ -195,7 +195,7 @@ func startSource(t *testing.T, c Config, l Log) (*Source, func()) {
 	return s, sync.OnceFunc(func() { cancel(); group.Wait() })
 }
 
-type logWriter struct{ t *testing.T }
+type logWriter struct{ t testing.TB }
 
 func (w logWriter) Write(b []byte) (int, error) {
 	w.t.Logf("%s", b)
