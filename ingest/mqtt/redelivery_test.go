@@ -356,6 +356,35 @@ func TestStopsAtAClosedLog(t *testing.T) {
 	s.holds("telemetry", "one", "two")
 }
 
+// TestNothingOvertakes: after an append was given up, what came behind it does
+// not get into the log first.
+func TestNothingOvertakes(t *testing.T) {
+	s := newScene(t)
+	var given atomic.Bool
+	s.log.Refuse(func(_ string, r *buffer.Record) error {
+		if string(r.Data) == "one" {
+			given.Store(true)
+			return buffer.ErrClosed
+		}
+		return nil
+	})
+	s.broker.publish("a/1", "one", 1)
+	until(t, "it is given up", given.Load)
+	s.broker.publish("a/1", "two", 1)
+	until(t, "the next one arrived", func() bool { return s.source.Status().Received == 2 })
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for range 10 {
+		<-tick.C
+		s.holds("telemetry")
+	}
+	s.stop()
+	s.log.Refuse(nil)
+	s.start()
+	s.settled(2)
+	s.holds("telemetry", "one", "two")
+}
+
 func closedLog(string, *buffer.Record) error { return buffer.ErrClosed }
 
 type lineCounter struct{ atomic.Int64 }
