@@ -21,8 +21,17 @@ func TestLeaderOfAReplicatedStreamKilled(t *testing.T) {
 		config := jetstream.StreamConfig{
 			Name: "WEIR", Subjects: []string{"weir.>"}, Replicas: 3, Duplicates: 100 * time.Millisecond, AllowAtomicPublish: atomic,
 		}
-		if _, err := js.CreateStream(t.Context(), config); err != nil {
-			t.Fatal(err)
+		// A cluster that has just come up says for a while that it is not there yet.
+		deadline := time.Now().Add(30 * time.Second)
+		for {
+			_, err := js.CreateStream(t.Context(), config)
+			if err == nil {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatal(err)
+			}
+			pass(100 * time.Millisecond)
 		}
 		closeJS()
 		var urls []string
