@@ -75,6 +75,7 @@ var permissions = []permission{
 var sdks = []sdk{
 	{"github.com/dgraph-io/badger", []string{"buffer"}, "one SDK, one package"},
 	{"github.com/klauspost/compress", []string{"buffer"}, "batches are compressed in the log"},
+	{"pgregory.net/rapid", []string{"buffer/buffertest"}, "the model is checked with random steps"},
 	{"github.com/pion/", []string{"video/..."}, "one SDK, one layer"},
 	{"github.com/bluenviron/", []string{"video/..."}, "one SDK, one layer"},
 	{"github.com/eclipse/paho", []string{"ingest/mqtt", "agent/demo"}, "the demo's sensors are MQTT clients"},
