@@ -159,7 +159,6 @@ func (s *Session) audition(now time.Time, h *pion.Header, payload []byte, size i
 			continue
 		}
 		s.begin(now, h)
-		s.stats.Foreign--
 		s.stats.Packets++
 		s.stats.Bytes += int64(c.size)
 		s.order.reset(int64(c.header.SequenceNumber))
@@ -167,16 +166,23 @@ func (s *Session) audition(now time.Time, h *pion.Header, payload []byte, size i
 			Marker: c.header.Marker, Payload: c.payload, Arrival: c.arrival})
 		s.take(now, h, payload, size)
 		for j := range s.probation {
+			if s.probation[j].set && j != i {
+				s.stats.Foreign++
+			}
 			s.probation[j].set = false
 		}
 		return
 	}
-	s.stats.Foreign++            // until proven
+	// What is on probation is not counted as foreign before it is given up.
 	for i := range s.probation { // the newest packet of a sender is enough
 		if c := &s.probation[i]; c.set && c.header.SSRC == h.SSRC {
+			s.stats.Foreign++
 			c.hold(h, payload, size, now)
 			return
 		}
+	}
+	if s.probation[s.turn].set {
+		s.stats.Foreign++
 	}
 	s.probation[s.turn].hold(h, payload, size, now)
 	s.turn = (s.turn + 1) % candidates
