@@ -52,7 +52,7 @@ soak: ## the drills with kills and an outage, over and over for SOAK seconds (36
 
 bench: build ## figures of this machine, each beside its goal
 	bin/weir bench log --dir $${BENCH_DIR:-$$PWD/bin}
-	WEIR_FIGURES=1 $(GO) test -count=1 -timeout 20m -run '^TestFigures$$' -v ./agent/acceptance
+	$(GO) test -tags figures -count=1 -timeout 20m -run '^TestFigures$$' -v ./agent/acceptance
 
 cross: ## static binaries for linux amd64 and arm64 in dist; 32 bit must be refused
 	GOOS=linux GOARCH=amd64 $(BUILD) -o dist/weir-linux-amd64 ./agent

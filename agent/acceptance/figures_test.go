@@ -1,8 +1,12 @@
+//go:build figures
+
 package acceptance
 
 import (
+	"bytes"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -14,13 +18,8 @@ import (
 )
 
 // TestFigures measures the daemon as it is shipped and prints each figure
-// beside its goal. It takes two minutes and runs with `make bench`, that is with
-// WEIR_FIGURES=1.
+// beside its goal. It takes two minutes; `make bench` runs it (build tag figures).
 func TestFigures(t *testing.T) {
-	if os.Getenv("WEIR_FIGURES") == "" {
-		t.Log("not asked for: WEIR_FIGURES=1 measures")
-		return
-	}
 	broker, centre := startMosquitto(t), natstest.Start(t, "")
 	n := newNode(t, fmt.Sprintf(`
 ingest:
@@ -202,4 +201,28 @@ func (n *node) records() int64 {
 		}
 	}
 	return next
+}
+
+// cpu is the processor time the process has used.
+func cpu(t *testing.T, pid int) time.Duration {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+2:]))
+	user, err1 := strconv.Atoi(fields[11])
+	system, err2 := strconv.Atoi(fields[12])
+	if err1 != nil || err2 != nil {
+		t.Fatalf("stat of %d: %s", pid, b)
+	}
+	return time.Duration(user+system) * 10 * time.Millisecond // USER_HZ is 100 on Linux
+}
+
+// memory is the resident set of the process in bytes; 0 if it is not running.
+func (n *node) memory() int64 {
+	if n.cmd == nil {
+		return 0
+	}
+	return status(n.cmd.Process.Pid, "VmRSS:") << 10
 }

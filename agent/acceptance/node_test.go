@@ -119,14 +119,6 @@ func (n *node) run(args ...string) string {
 	return string(out)
 }
 
-// memory is the resident set of the process in bytes; 0 if it is not running.
-func (n *node) memory() int64 {
-	if n.cmd == nil {
-		return 0
-	}
-	return status(n.cmd.Process.Pid, "VmRSS:") << 10
-}
-
 // peak is the most it has been so far; 0 if the process is not running.
 func (n *node) peak() int64 {
 	if n.cmd == nil {
@@ -148,22 +140,6 @@ func status(pid int, name string) int64 {
 		}
 	}
 	return 0
-}
-
-// cpu is the processor time the process has used.
-func cpu(t *testing.T, pid int) time.Duration {
-	t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+2:]))
-	user, err1 := strconv.Atoi(fields[11])
-	system, err2 := strconv.Atoi(fields[12])
-	if err1 != nil || err2 != nil {
-		t.Fatalf("stat of %d: %s", pid, b)
-	}
-	return time.Duration(user+system) * 10 * time.Millisecond // USER_HZ is 100 on Linux
 }
 
 func freePort(t *testing.T) int {
