@@ -361,6 +361,8 @@ func (c *chain) build(batch []*request, now instant) ([]*frame, error) {
 				if rec.Index != nil {
 					index := *rec.Index
 					index.Value = append([]byte(nil), index.Value...)
+					// As the segment keeps it, so that answers stay the same after a restart.
+					index.Start, index.End = time.UnixMilli(index.Start.UnixMilli()), time.UnixMilli(index.End.UnixMilli())
 					b.closed = append(b.closed, closedRef{last: shard.assign, index: index})
 				}
 				part.positions[i] = Position{shard.number.shard, shard.assign}

@@ -132,7 +132,8 @@ type (
 	}
 	// Committer keeps consumers' places.
 	Committer interface {
-		// Commit moves a consumer on. See Commit.
+		// Commit moves a consumer on. See Commit. A consumer has one committer at
+		// a time: of two at once the later one may undo the earlier.
 		Commit(ctx context.Context, c Commit) error
 		// Checkpoint returns what was last committed, also what is not durable
 		// yet; ErrNotFound for a consumer that never committed.

@@ -281,7 +281,7 @@ func (l *Log) Find(stream string, shard ShardID, start Start) (Sequence, error) 
 	case AtSequence:
 		return min(max(start.Sequence, first), next), nil
 	case AfterSequence:
-		return min(max(start.Sequence+1, first), next), nil
+		return max(min(start.Sequence, next-1)+1, first), nil
 	case AtTime:
 		seq, err := l.findTime(s, first, next, start.Time)
 		if err != nil {
@@ -350,7 +350,7 @@ func (l *Log) Closings(stream string, shard ShardID, from, to time.Time, after S
 	add := func(c closedRef) bool {
 		last = c.last
 		begin := c.last - Sequence(c.index.Pieces)
-		if c.last <= after || begin < first || !c.index.Start.Before(to) || !c.index.End.After(from) && c.index.End != c.index.Start {
+		if c.last <= after || begin > c.last || begin < first || !c.index.Start.Before(to) || !c.index.End.After(from) && c.index.End != c.index.Start {
 			return true
 		}
 		if c.index.End.Equal(c.index.Start) && c.index.Start.Before(from) {

@@ -56,7 +56,7 @@ const (
 // Index is what a Closing record puts into the log's index, so that the run
 // it closes is found by time without reading its bytes.
 type Index struct {
-	Start, End time.Time // of what the run holds, wall time
+	Start, End time.Time // of what the run holds, wall time. Kept to the millisecond
 	Pieces     uint32    // how many Piece records of the same key come right before
 	Value      []byte    // at most MaxIndexValueBytes; the caller's own description
 }
