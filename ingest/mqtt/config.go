@@ -9,6 +9,7 @@ import (
 
 	"github.com/weir-edge/weir/buffer"
 	"github.com/weir-edge/weir/configs/value"
+	"github.com/weir-edge/weir/ingest/message"
 )
 
 // Config is one entry of `ingest.mqtt:`, an existing broker to read from.
@@ -131,21 +132,14 @@ func (c Config) Validate() error {
 	return errors.Join(faults...)
 }
 
+func (t Topic) route() message.Route {
+	return message.Route{Filter: t.Filter, Stream: t.Stream, PartitionKey: t.PartitionKey}
+}
+
 func (t Topic) faults() []error {
-	var faults []error
-	if err := checkFilter(t.Filter); err != nil {
-		faults = append(faults, fmt.Errorf("filter: %w", err))
-	}
+	faults := t.route().Faults()
 	if t.QoS < 0 || t.QoS > 2 {
 		faults = append(faults, fmt.Errorf("qos: %d is not 0, 1 or 2", t.QoS))
-	}
-	if t.Stream == "" {
-		faults = append(faults, errors.New("stream: missing; name the stream the messages go to"))
-	} else if err := buffer.CheckName(t.Stream); err != nil {
-		faults = append(faults, fmt.Errorf("stream: %w", err))
-	}
-	if _, err := parseTemplate(t.PartitionKey); err != nil {
-		faults = append(faults, fmt.Errorf("partition_key: %w", err))
 	}
 	return faults
 }

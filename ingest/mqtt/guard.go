@@ -36,7 +36,7 @@ type guard struct {
 type oversized struct {
 	ordinal uint64 // it is the how-manieth PUBLISH of the connection, from 1
 	size    int    // of the whole payload
-	hash    uint64 // as fingerprint gives it for all of it
+	hash    uint64 // as message.Fingerprint gives it for all of it
 }
 
 // guardRules are what a guard has to know.
@@ -196,7 +196,7 @@ func (g *guard) shorten(first byte, length int) error {
 	if _, err := io.ReadFull(body, short[2:]); err != nil {
 		return unexpected(err)
 	}
-	h := sha256.New() // as fingerprint does
+	h := sha256.New() // as message.Fingerprint does
 	h.Write([]byte{0, 0, two[0], two[1]})
 	h.Write(short[2 : 2+topic])
 	h.Write(short[2+head:])

@@ -10,6 +10,7 @@ import (
 	"github.com/eclipse/paho.mqtt.golang/packets"
 
 	"github.com/weir-edge/weir/ingest"
+	"github.com/weir-edge/weir/ingest/message"
 )
 
 // stream is a connection that a broker has already written everything to.
@@ -62,7 +63,7 @@ func TestGuardShortensOversized(t *testing.T) {
 		if want := bytes.Join([][]byte{connack, before, short, after}, nil); err != nil || !bytes.Equal(passed, want) {
 			t.Fatalf("qos %d: passed %d bytes, want %d, error %v", qos, len(passed), len(want), err)
 		}
-		want := oversized{ordinal: 2, size: len(payload), hash: fingerprint("big/one", []byte(payload))}
+		want := oversized{ordinal: 2, size: len(payload), hash: message.Fingerprint("big/one", []byte(payload))}
 		if len(cut) != 1 || cut[0] != want {
 			t.Errorf("qos %d: %+v, want %+v", qos, cut, want)
 		}

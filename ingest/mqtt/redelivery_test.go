@@ -169,32 +169,6 @@ func TestNeverWider(t *testing.T) {
 	})
 }
 
-// TestWindow: the depth ends where identifiers come round.
-func TestWindow(t *testing.T) {
-	w := newWindow()
-	w.note(1, seenMessage{hash: 7, epoch: 1})
-	w.note(2, seenMessage{hash: 7, epoch: 1, exact: true})
-	for i := range windowSize {
-		if !w.holds(1, 7, 2) && i < windowSize-3 {
-			t.Fatalf("forgotten after %d", i)
-		}
-		w.note(uint16(i%30_000+3), seenMessage{hash: 8, epoch: 1})
-	}
-	if w.holds(1, 7, 2) {
-		t.Error("a QoS 1 message is recognised beyond the window")
-	}
-	if !w.holds(2, 7, 2) {
-		t.Error("a QoS 2 message is not recognised although its identifier is still its own")
-	}
-	if w.holds(2, 7, 1) {
-		t.Error("a message is compared with one of the same connection")
-	}
-	w.newSession(2)
-	if w.holds(2, 7, 2) || len(w.byID) != 0 {
-		t.Error("a new session recognises what was before it")
-	}
-}
-
 // TestAcknowledgesInOrder (MQTT-4.6.0), with one that is over the limit.
 func TestAcknowledgesInOrder(t *testing.T) {
 	s := newScene(t)

@@ -35,6 +35,7 @@ import (
 
 	"github.com/weir-edge/weir/buffer"
 	"github.com/weir-edge/weir/ingest"
+	"github.com/weir-edge/weir/ingest/message"
 )
 
 // Log is what a source needs of the shard log: to append, and to read what it
@@ -56,7 +57,7 @@ type Source struct {
 	log    Log
 	logger *slog.Logger
 	url    *url.URL
-	keys   []template // of config.Topics
+	router *message.Router
 
 	filters map[string]byte // to subscribe to, with their QoS
 	queue   chan item
@@ -84,13 +85,16 @@ func New(config Config, log Log, logger *slog.Logger) (*Source, error) {
 		queue: make(chan item, config.MaxInflight), room: newRoom(queueBytes), filters: make(map[string]byte),
 	}
 	s.state.status = Status{Name: config.Name, URL: u.Redacted(), State: Connecting, Since: time.Now()}
+	var routes []message.Route
 	for _, t := range config.Topics {
-		key, err := parseTemplate(t.PartitionKey)
-		if err != nil {
-			return nil, err
-		}
-		s.keys = append(s.keys, key)
+		routes = append(routes, t.route())
 		s.filters[t.Filter] = max(s.filters[t.Filter], byte(t.QoS))
+	}
+	s.router, err = message.NewRouter(message.RouterConfig{
+		Source: config.Name, Routes: routes, MaxBytes: config.MaxMessageBytes, ClientID: config.ClientID,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("mqtt source %s: %w", config.Name, err)
 	}
 	return s, nil
 }
@@ -102,7 +106,7 @@ func (s *Source) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("mqtt source %s: %w", s.config.Name, err)
 	}
-	w := &worker{source: s, window: newWindow()}
+	w := &worker{source: s, window: message.NewWindow(message.WindowSize)}
 	if err := w.rebuild(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -363,7 +367,7 @@ func (c *connection) arrived(m paho.Message) {
 		it.tooLarge, it.size, it.hash = true, o.size, o.hash
 	} else if len(it.payload) > int(c.source.config.MaxMessageBytes) {
 		it.tooLarge, it.size = true, len(it.payload)
-		it.hash = fingerprint(it.topic, it.payload)
+		it.hash = message.Fingerprint(it.topic, it.payload)
 		it.payload = append([]byte(nil), it.payload[:min(len(it.payload), ingest.MaxAsideBytes)]...)
 	}
 	c.put(it)

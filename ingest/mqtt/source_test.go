@@ -14,6 +14,7 @@ import (
 	"github.com/weir-edge/weir/buffer"
 	"github.com/weir-edge/weir/configs/value"
 	"github.com/weir-edge/weir/ingest"
+	"github.com/weir-edge/weir/ingest/message"
 )
 
 func config(address string, topics ...Topic) Config {
@@ -49,7 +50,7 @@ func checkNumbered(t *testing.T, list []buffer.Entry, n int) {
 	next := map[string]int{}
 	for _, e := range list {
 		if want := strconv.Itoa(next[e.PartitionKey]); string(e.Data) != want {
-			t.Fatalf("sequence %s of key %s is %s, want %s (dup %q)", e.Sequence, e.PartitionKey, e.Data, want, e.Attribute(AttrDup))
+			t.Fatalf("sequence %s of key %s is %s, want %s (dup %q)", e.Sequence, e.PartitionKey, e.Data, want, e.Attribute(message.AttrDup))
 		}
 		next[e.PartitionKey]++
 	}
@@ -73,7 +74,7 @@ func TestQualitiesOfService(t *testing.T) {
 			list := entries(t, l, "telemetry")
 			checkNumbered(t, list, 2000)
 			e := list[0]
-			if e.Attribute(AttrTopic) != "sensors/k0/v" || e.Attribute(AttrQoS) != strconv.Itoa(qos) || e.Attribute(ingest.AttrSource) != "mqtt" {
+			if e.Attribute(message.AttrTopic) != "sensors/k0/v" || e.Attribute(message.AttrQoS) != strconv.Itoa(qos) || e.Attribute(ingest.AttrSource) != "mqtt" {
 				t.Errorf("attributes %v", e.Attributes)
 			}
 		})

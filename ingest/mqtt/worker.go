@@ -1,30 +1,16 @@
 package mqtt
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
-	"slices"
-	"strconv"
 	"sync"
 	"time"
-	"unicode/utf8"
 
 	"github.com/weir-edge/weir/buffer"
 	"github.com/weir-edge/weir/configs/value"
 	"github.com/weir-edge/weir/ingest"
-)
-
-// Attributes of a record that came by MQTT.
-const (
-	AttrTopic    = "mqtt.topic"
-	AttrQoS      = "mqtt.qos"
-	AttrRetained = "mqtt.retained"  // "true", or absent
-	AttrDup      = "mqtt.dup"       // "true", or absent
-	AttrPacketID = "mqtt.packet_id" // QoS 1 and 2
-	attrHash     = "mqtt.hash"      // of a message that was set aside cut short
+	"github.com/weir-edge/weir/ingest/message"
 )
 
 const (
@@ -62,8 +48,8 @@ func (it *item) weight() int { return len(it.payload) + len(it.topic) + 256 }
 // same message is looked at again when a new one brings it.
 type worker struct {
 	source *Source
-	window *window
-	last   time.Time // greatest arrival given
+	window *message.Window
+	order  message.Arrivals
 }
 
 // run works until ctx is done or the log is closed.
@@ -133,28 +119,24 @@ func (w *worker) handleOne(ctx context.Context, batch []item) bool {
 	for i := range batch {
 		it := &batch[i]
 		if it.newSession {
-			w.window.newSession(it.epoch)
+			w.window.NewSession(it.epoch)
 			continue
 		}
 		if it.qos > 0 {
 			if !it.tooLarge {
-				it.hash = fingerprint(it.topic, it.payload)
+				it.hash = message.Fingerprint(it.topic, it.payload)
 			}
-			if it.dup && w.window.holds(it.id, it.hash, it.epoch) {
+			if it.dup && w.window.Holds(it.id, it.hash, it.epoch) {
 				w.source.state.repeated()
 				continue
 			}
 			if !it.dup {
-				w.window.forget(it.id)
+				w.window.Forget(it.id)
 			}
 		}
 		t := w.source.prepare(it)
-		// The order of arrival is what a restart rebuilds the window by: a small
-		// step back of the clock does not show, a large one is a new beginning.
-		if ahead := w.last.Sub(it.arrival); ahead <= 0 || ahead > time.Second {
-			w.last = it.arrival
-		}
-		t.record.Arrival = w.last
+		// The order of arrival is what a restart rebuilds the window by.
+		t.record.Arrival = w.order.Next(it.arrival)
 		work = append(work, t)
 	}
 	if !w.appendAll(ctx, work) {
@@ -162,7 +144,7 @@ func (w *worker) handleOne(ctx context.Context, batch []item) bool {
 	}
 	for i := range work {
 		if it := work[i].item; it.qos > 0 {
-			w.window.note(it.id, seenMessage{hash: it.hash, epoch: it.epoch, exact: it.qos == 2})
+			w.window.Note(it.id, message.Seen{Hash: it.hash, Epoch: it.epoch, Exact: it.qos == 2})
 		}
 	}
 	acknowledged := acknowledge(batch)
@@ -264,12 +246,7 @@ func (w *worker) separate(ctx context.Context, stream string, records []buffer.R
 			return true
 		}
 		w.source.state.aside(why.Error(), w.source.logger)
-		aside := ingest.Refused{
-			Source: w.source.config.Name, Stream: stream, Reason: why.Error(), Size: len(r.Data), Data: r.Data,
-			Attributes: keep(r.Attributes, AttrTopic, AttrQoS, AttrRetained, AttrDup, AttrPacketID),
-		}.Record()
-		aside.Attributes = append(aside.Attributes, hashAttribute(fingerprint(r.Attribute(AttrTopic), r.Data)))
-		aside.Arrival = r.Arrival
+		aside := w.source.router.SetAside(stream, r, why)
 		return w.appendOne(ctx, ingest.Aside, []buffer.Record{aside})
 	}
 	for i := range records {
@@ -280,159 +257,31 @@ func (w *worker) separate(ctx context.Context, stream string, records []buffer.R
 	return true
 }
 
-func keep(attributes []buffer.Attribute, keys ...string) []buffer.Attribute {
-	var list []buffer.Attribute
-	for _, a := range attributes {
-		if slices.Contains(keys, a.Key) {
-			list = append(list, a)
-		}
-	}
-	return list
-}
-
-func hashAttribute(hash uint64) buffer.Attribute {
-	return buffer.Attribute{Key: attrHash, Value: strconv.FormatUint(hash, 16)}
-}
-
 // prepare says which record a message becomes, and where it goes.
 func (s *Source) prepare(it *item) todo {
-	t := todo{item: it}
-	attributes := []buffer.Attribute{{Key: AttrTopic, Value: it.topic}, {Key: AttrQoS, Value: strconv.Itoa(int(it.qos))}}
-	if it.retained {
-		attributes = append(attributes, buffer.Attribute{Key: AttrRetained, Value: "true"})
+	m := message.Message{
+		Topic: it.topic, Payload: it.payload, QoS: it.qos, ID: it.id, Dup: it.dup, Retained: it.retained, Hash: it.hash,
 	}
-	if it.dup {
-		attributes = append(attributes, buffer.Attribute{Key: AttrDup, Value: "true"})
+	if it.tooLarge {
+		m.Size = it.size
 	}
-	if it.qos > 0 {
-		attributes = append(attributes, buffer.Attribute{Key: AttrPacketID, Value: strconv.Itoa(int(it.id))})
+	routed := s.router.Record(&m)
+	if routed.Refused != nil {
+		s.state.aside(routed.Refused.Error(), s.logger)
 	}
-	stream, key, err := s.route(it)
-	if err == nil && len(it.topic) > 2048 {
-		err = errors.New("topic is longer than 2048 bytes")
-	}
-	if err == nil && !utf8.ValidString(it.topic) {
-		err = errors.New("topic is not UTF-8")
-	}
-	if err != nil {
-		s.state.aside(err.Error(), s.logger)
-		t.stream = ingest.Aside
-		t.record = ingest.Refused{
-			Source: s.config.Name, Stream: stream, Reason: err.Error(), Size: max(it.size, len(it.payload)), Data: it.payload,
-			Attributes: append(attributes, hashAttribute(it.hash)),
-		}.Record()
-		return t
-	}
-	t.stream = stream
-	t.record = buffer.Record{
-		PartitionKey: key, Data: it.payload,
-		Attributes: append(attributes, buffer.Attribute{Key: ingest.AttrSource, Value: s.config.Name}),
-	}
-	return t
-}
-
-// route finds the stream and the partition key.
-func (s *Source) route(it *item) (stream, key string, err error) {
-	for i, t := range s.config.Topics {
-		if !matches(t.Filter, it.topic) {
-			continue
-		}
-		if it.tooLarge {
-			return t.Stream, "", fmt.Errorf("payload of %d bytes is over the limit of %s", it.size, s.config.MaxMessageBytes)
-		}
-		key, err := s.keys[i].expand(it.topic, s.config.ClientID, it.payload)
-		if n := utf8.RuneCountInString(key); err == nil && n > buffer.MaxPartitionKeyChars {
-			err = fmt.Errorf("partition key of %d characters is over the limit of %d", n, buffer.MaxPartitionKeyChars)
-		}
-		return t.Stream, key, err
-	}
-	return "", "", errors.New("no configured topic matches")
+	return todo{item: it, stream: routed.Stream, record: routed.Record}
 }
 
 // rebuild fills the window with what this source appended last, before this
-// process: the newest records of every stream it writes to, by arrival.
+// process.
 func (w *worker) rebuild(ctx context.Context) error {
-	type message struct {
-		arrival  time.Time
-		sequence buffer.Sequence
-		id       uint16
-		hash     uint64
-		exact    bool
+	list, err := message.Recall(ctx, w.source.log, w.source.config.Name, w.source.router.Streams())
+	if err != nil {
+		return err
 	}
-	var list []message
-	for _, stream := range w.source.streams() {
-		info, err := w.source.log.Stream(stream)
-		if errors.Is(err, buffer.ErrNotFound) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		for _, shard := range info.Shards {
-			err := w.tail(ctx, stream, shard, func(e *buffer.Entry) {
-				if e.Attribute(ingest.AttrSource) != w.source.config.Name {
-					return
-				}
-				id, err := strconv.ParseUint(e.Attribute(AttrPacketID), 10, 16)
-				if err != nil {
-					return // QoS 0
-				}
-				hash := uint64(0)
-				if text := e.Attribute(attrHash); text != "" {
-					hash, _ = strconv.ParseUint(text, 16, 64) // what we wrote; a wrong one recognises nothing
-				} else {
-					hash = fingerprint(e.Attribute(AttrTopic), e.Data)
-				}
-				list = append(list, message{e.Arrival, e.Sequence, uint16(id), hash, e.Attribute(AttrQoS) == "2"})
-			})
-			if err != nil {
-				return err
-			}
-		}
-	}
-	slices.SortStableFunc(list, func(a, b message) int {
-		return cmp.Or(a.arrival.Compare(b.arrival), cmp.Compare(a.sequence, b.sequence))
-	})
-	for _, m := range list[max(0, len(list)-windowSize):] {
-		w.window.note(m.id, seenMessage{hash: m.hash, exact: m.exact})
-		w.last = m.arrival
+	for _, m := range list {
+		w.window.Note(m.ID, m.Seen())
+		w.order.Next(m.Arrival)
 	}
 	return nil
-}
-
-// rebuildBytes of each shard are read back at most: 2 KiB a message.
-const rebuildBytes = 64 << 20
-
-// tail calls fn for the newest entries of a shard, as many as the window has.
-func (w *worker) tail(ctx context.Context, stream string, shard buffer.ShardInfo, fn func(*buffer.Entry)) error {
-	at := buffer.Position{Shard: shard.ID, Sequence: shard.First}
-	records := int64(shard.Next - shard.First)
-	if records == 0 {
-		return nil
-	}
-	count := min(records, windowSize, rebuildBytes/max(shard.Bytes/records, 1)+1)
-	at.Sequence = shard.Next - buffer.Sequence(count)
-	for {
-		page, err := w.source.log.Read(ctx, stream, at, buffer.Limit{})
-		if err != nil {
-			return err
-		}
-		for i := range page.Entries {
-			fn(&page.Entries[i])
-		}
-		if at.Sequence = page.Next; page.AtEnd || at.Sequence >= shard.Next {
-			return nil
-		}
-	}
-}
-
-// streams are those this source writes to.
-func (s *Source) streams() []string {
-	list := []string{ingest.Aside}
-	for _, t := range s.config.Topics {
-		if !slices.Contains(list, t.Stream) {
-			list = append(list, t.Stream)
-		}
-	}
-	return list
 }

@@ -1,4 +1,4 @@
-package mqtt
+package message
 
 import (
 	"bytes"
@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// checkFilter applies the rules of MQTT 3.1.1, section 4.7.
-func checkFilter(filter string) error {
+// CheckFilter applies the rules of MQTT 3.1.1, section 4.7.
+func CheckFilter(filter string) error {
 	if filter == "" {
 		return errors.New("missing; write a filter such as sensors/+/temperature or devices/#")
 	}
@@ -29,8 +29,9 @@ func checkFilter(filter string) error {
 	return nil
 }
 
-// matches says whether topic is matched by filter (MQTT 3.1.1, section 4.7).
-func matches(filter, topic string) bool {
+// Matches says whether topic is matched by filter (MQTT 3.1.1, section 4.7),
+// which CheckFilter accepts. $share/GROUP/ before a filter is passed over.
+func Matches(filter, topic string) bool {
 	if strings.HasPrefix(topic, "$") && !strings.HasPrefix(filter, "$") {
 		return false
 	}
@@ -53,8 +54,8 @@ func matches(filter, topic string) bool {
 	}
 }
 
-// template is a partition key with placeholders, in pieces.
-type template []piece
+// Key is a partition key with placeholders, in pieces. See ParseKey.
+type Key []piece
 
 type piece struct {
 	text  string // literal, when kind is 0
@@ -63,12 +64,14 @@ type piece struct {
 	path  []string
 }
 
-// parseTemplate reads a partition key as the configuration has it.
-func parseTemplate(text string) (template, error) {
+// ParseKey reads a partition key as the configuration has it, with the
+// placeholders {topic}, {topic[N]} (level N, from 0), {json.FIELD.FIELD} and
+// {client_id}.
+func ParseKey(text string) (Key, error) {
 	if text == "" {
 		return nil, errors.New("missing; write a key such as {topic} or {topic[1]}")
 	}
-	var t template
+	var t Key
 	for text != "" {
 		open := strings.IndexByte(text, '{')
 		if open < 0 {
@@ -108,8 +111,9 @@ func parsePlaceholder(name string) (piece, error) {
 	return piece{}, fmt.Errorf("placeholder {%s} is not one of {topic}, {topic[N]}, {json.FIELD}, {client_id}", name)
 }
 
-// expand makes the partition key of one message.
-func (t template) expand(topic, clientID string, payload []byte) (string, error) {
+// Expand makes the partition key of one message; an error says which
+// placeholder has nothing to stand for.
+func (t Key) Expand(topic, clientID string, payload []byte) (string, error) {
 	var b strings.Builder
 	var document any
 	for _, p := range t {

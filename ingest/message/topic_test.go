@@ -1,4 +1,4 @@
-package mqtt
+package message
 
 import (
 	"fmt"
@@ -38,7 +38,7 @@ func TestMatches(t *testing.T) {
 		{"a/b/c", "a/b", false},
 		{"ACCOUNTS", "Accounts", false},
 	} {
-		if got := matches(c.filter, c.topic); got != c.want {
+		if got := Matches(c.filter, c.topic); got != c.want {
 			t.Errorf("filter %s, topic %s: %v", c.filter, c.topic, got)
 		}
 	}
@@ -64,10 +64,10 @@ func TestMatchesModel(t *testing.T) {
 			f = append(f, "#")
 		}
 		topic := rapid.SliceOfN(rapid.SampledFrom([]string{"a", "b", ""}), 1, 5).Draw(t, "topic")
-		if err := checkFilter(strings.Join(f, "/")); err != nil && strings.Join(f, "/") != "" {
+		if err := CheckFilter(strings.Join(f, "/")); err != nil && strings.Join(f, "/") != "" {
 			t.Fatal(err)
 		}
-		if got, want := matches(strings.Join(f, "/"), strings.Join(topic, "/")), model(f, topic); got != want {
+		if got, want := Matches(strings.Join(f, "/"), strings.Join(topic, "/")), model(f, topic); got != want {
 			t.Fatalf("%q %q: %v", f, topic, got)
 		}
 	})
@@ -92,11 +92,11 @@ func TestExpand(t *testing.T) {
 		{"{json.empty}", "", "partition key is empty"},
 		{"fixed", "fixed", ""},
 	} {
-		parsed, err := parseTemplate(c.template)
+		parsed, err := ParseKey(c.template)
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := parsed.expand("site/3/temp", "me", []byte(payload))
+		got, err := parsed.Expand("site/3/temp", "me", []byte(payload))
 		if got != c.want || fmt.Sprint(err) != c.fault && (err != nil || c.fault != "") {
 			t.Errorf("%s: %q, %v", c.template, got, err)
 		}
@@ -111,11 +111,11 @@ func FuzzPlaceholders(f *testing.F) {
 	}
 	f.Add("{json.a}", "", []byte(strings.Repeat("[", 20_000)))
 	f.Fuzz(func(t *testing.T, text, topic string, payload []byte) {
-		parsed, err := parseTemplate(text)
+		parsed, err := ParseKey(text)
 		if err != nil {
 			return
 		}
-		key, err := parsed.expand(topic, "me", payload)
+		key, err := parsed.Expand(topic, "me", payload)
 		if (err == nil) == (key == "") {
 			t.Fatalf("key %q with error %v", key, err)
 		}
@@ -130,10 +130,10 @@ func FuzzFilter(f *testing.F) {
 	f.Add("$share/g/#", "$SYS")
 	f.Add("", "")
 	f.Fuzz(func(t *testing.T, filter, topic string) {
-		if checkFilter(filter) != nil {
+		if CheckFilter(filter) != nil {
 			return
 		}
-		if !strings.ContainsAny(filter, "+#$") && matches(filter, topic) != (filter == topic) {
+		if !strings.ContainsAny(filter, "+#$") && Matches(filter, topic) != (filter == topic) {
 			t.Fatalf("filter %q without wildcards, topic %q", filter, topic)
 		}
 	})
