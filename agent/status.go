@@ -57,7 +57,7 @@ func printStatus(c *console, s *api.Status) error {
 	}
 	tables := []*table{
 		sourceTable(s.Sources), cameraTable(s.Cameras, now), streamTable(s.Streams),
-		consumerTable(s.Consumers), sinkTable(s.Sinks, now),
+		queryTable(s.Queries, now), consumerTable(s.Consumers), sinkTable(s.Sinks, now),
 	}
 	for _, t := range tables {
 		if len(t.rows) == 0 {
@@ -78,6 +78,15 @@ func sourceTable(sources []api.Source) *table {
 	for _, s := range sources {
 		t.add(s.Name, s.Type, stateText(s.Part), number(s.Messages), number(s.Appended), number(s.Duplicates),
 			number(s.SetAside), number(s.Inflight))
+	}
+	return t
+}
+
+func queryTable(queries []api.Query, now time.Time) *table {
+	t := &table{header: []string{"QUERY", "STATE", "FROM", "INTO", "RECORDS", "ROWS", "OPEN GROUPS", "LATE", "BAD", "COMPLETE UP TO"}}
+	for _, q := range queries {
+		t.add(q.Name, stateText(q.Part), q.Input, q.Output, number(q.Records), number(q.Rows), number(q.Groups),
+			number(q.Late), number(q.BadRecords), agoText(q.Watermark, now))
 	}
 	return t
 }

@@ -87,7 +87,7 @@ func (c *collector) Collect(metrics chan<- prometheus.Metric) {
 
 func newMetrics() []figure {
 	var all []figure
-	for _, list := range [][]figure{nodeMetrics(), logMetrics(), streamMetrics(), sourceMetrics(), cameraMetrics(), sinkMetrics()} {
+	for _, list := range [][]figure{nodeMetrics(), logMetrics(), streamMetrics(), sourceMetrics(), cameraMetrics(), queryMetrics(), sinkMetrics()} {
 		all = append(all, list...)
 	}
 	return all
@@ -134,6 +134,9 @@ func (s *snapshot) parts(visit func(kind string, p Part)) {
 	}
 	for _, p := range s.status.Cameras {
 		visit("camera", p.Part)
+	}
+	for _, p := range s.status.Queries {
+		visit("query", p.Part)
 	}
 	for _, p := range s.status.Sinks {
 		visit("sink", p.Part)
@@ -252,35 +255,6 @@ func cameraMetrics() []figure {
 		gaugeOf(title{"camera_last_fragment_timestamp_seconds", "Wall time of the last fragment; absent before the first.", []string{"camera", "type"}}, func(s *snapshot, emit emitter) {
 			for _, c := range s.status.Cameras {
 				emitTime(emit, c.LastFragment, c.Name, c.Type)
-			}
-		}),
-	}
-}
-
-func sinkMetrics() []figure {
-	count := func(name, help string, value func(Sink) int64) figure {
-		return counterOf(title{"sink_" + name, help, []string{"sink", "type"}}, func(s *snapshot, emit emitter) {
-			for _, sink := range s.status.Sinks {
-				emit(float64(value(sink)), sink.Name, sink.Type)
-			}
-		})
-	}
-	inflight := count("inflight_records", "Records handed to the destination and not acknowledged yet.", func(s Sink) int64 { return s.Inflight })
-	inflight.kind = prometheus.GaugeValue
-	return []figure{
-		count("sent_records_total", "Records the destination acknowledged.", func(s Sink) int64 { return s.SentRecords }),
-		count("sent_bytes_total", "Bytes of data of those records.", func(s Sink) int64 { return s.SentBytes }),
-		count("batches_total", "Batches the destination acknowledged.", func(s Sink) int64 { return s.Batches }),
-		count("retries_total", "Batches sent again.", func(s Sink) int64 { return s.Retries }),
-		count("set_aside_total", "Records the destination refused for good.", func(s Sink) int64 { return s.SetAside }),
-		count("skipped_total", "Records found at the destination after a break and not sent again.", func(s Sink) int64 { return s.Skipped }),
-		count("connects_total", "Connections made.", func(s Sink) int64 { return s.Connects }),
-		count("foreign_total", "Times the destination held other records under our ids.", func(s Sink) int64 { return s.Foreign }),
-		inflight,
-		count("missed_records_total", "Records gone from the log before they were sent.", func(s Sink) int64 { return s.MissedRecords }),
-		gaugeOf(title{"sink_last_sent_timestamp_seconds", "Wall time of the last acknowledgement; absent before the first.", []string{"sink", "type"}}, func(s *snapshot, emit emitter) {
-			for _, sink := range s.status.Sinks {
-				emitTime(emit, sink.LastSent, sink.Name, sink.Type)
 			}
 		}),
 	}

@@ -50,7 +50,8 @@ func (s *Server) snapshot() Status {
 		},
 		Health: s.currentHealth(), Log: logStatus(stats),
 		Streams: s.streamList(), Consumers: s.consumerList(),
-		Sources: notNil(parts.Sources), Cameras: notNil(parts.Cameras), Sinks: notNil(parts.Sinks),
+		Sources: notNil(parts.Sources), Cameras: notNil(parts.Cameras),
+		Queries: notNil(parts.Queries), Sinks: notNil(parts.Sinks),
 	}
 }
 

@@ -11,7 +11,7 @@ import (
 type Node interface {
 	// Health says whether everything that is configured has started.
 	Health() Health
-	// Parts returns a snapshot of the node's sources, cameras and sinks.
+	// Parts returns a snapshot of the node's sources, cameras, queries and sinks.
 	Parts() Parts
 }
 
@@ -38,18 +38,19 @@ const (
 	Stopped  State = "stopped"  // the daemon stops
 )
 
-// Parts are the node's sources, cameras and sinks, each by name, and what
-// the node is called.
+// Parts are the node's sources, cameras, queries and sinks, each by name, and
+// what the node is called.
 type Parts struct {
 	ID      string            `json:"id"`
 	Labels  map[string]string `json:"labels,omitempty"`
 	Started time.Time         `json:"started"`
 	Sources []Source          `json:"sources"`
 	Cameras []Camera          `json:"cameras"`
+	Queries []Query           `json:"queries"`
 	Sinks   []Sink            `json:"sinks"`
 }
 
-// Part is what every source, camera and sink says of its life.
+// Part is what every source, camera, query and sink says of its life.
 type Part struct {
 	Name     string    `json:"name"`
 	Type     string    `json:"type"` // such as mqtt, rtp, nats
@@ -92,6 +93,25 @@ type Camera struct {
 	LastFragment  time.Time `json:"last_fragment,omitzero"`
 }
 
+// Query is a query over a stream that runs all the time. Counters are since its
+// part was started.
+type Query struct {
+	Part
+	Consumer      string    `json:"consumer"`
+	SQL           string    `json:"sql"`
+	Input         string    `json:"input"`          // the stream it reads
+	Output        string    `json:"output"`         // the stream its rows go to
+	Records       int64     `json:"records"`        // read
+	Rows          int64     `json:"rows"`           // appended
+	Late          int64     `json:"late"`           // counted at a later time than they arrived
+	BadRecords    int64     `json:"bad_records"`    // not of a form the query can use
+	MissedRecords int64     `json:"missed_records"` // gone from the log before they were read
+	Windows       int64     `json:"windows"`        // open
+	Groups        int64     `json:"groups"`         // in them
+	Watermark     time.Time `json:"watermark,omitzero"`
+	LogError      string    `json:"log_error,omitempty"` // why the log takes nothing at the moment
+}
+
 // Sink is a remote destination. Counters are since its part was started.
 type Sink struct {
 	Part
@@ -120,6 +140,7 @@ type Status struct {
 	Consumers []ConsumerStatus `json:"consumers"`
 	Sources   []Source         `json:"sources"`
 	Cameras   []Camera         `json:"cameras"`
+	Queries   []Query          `json:"queries"`
 	Sinks     []Sink           `json:"sinks"`
 }
 

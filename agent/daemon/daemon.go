@@ -4,12 +4,12 @@
 //
 // Daemon is the main type. The log and the API come first; if the log cannot
 // be opened, Run returns, for without it there is nothing to do. Everything
-// else (a source, a camera, a sink) is a part with a supervisor of its own: one
+// else (a source, a camera, a query, a sink) is a part with a supervisor of its own: one
 // that does not start or that dies is told in status and health and started
 // again after a pause; it never ends the daemon or another part.
 //
-// Stopping goes the way of the data: sources and cameras, then sinks, then the
-// API, then the log. Nothing is drained, for the log is durable. A reload stops
+// Stopping goes the way of the data: sources and cameras, then queries and
+// sinks, then the API, then the log. Nothing is drained, for the log is durable. A reload stops
 // and starts the parts whose configuration changed, from their durable
 // positions.
 //
@@ -35,7 +35,7 @@ import (
 // which the daemon promises to end.
 const (
 	stopProducers = 3 * time.Second
-	stopSinks     = 2 * time.Second
+	stopReaders   = 2 * time.Second
 	stopAPI       = 3500 * time.Millisecond
 )
 
@@ -278,16 +278,16 @@ func (d *Daemon) stop() error {
 		d.logger.Warn("systemd was not told", "error", err)
 	}
 	d.logger.Info("weir stops")
-	var producers, sinks []*part
+	var producers, readers []*part
 	for _, p := range d.parts {
-		if p.spec.kind == sinkKind {
-			sinks = append(sinks, p)
+		if p.spec.kind == sinkKind || p.spec.kind == queryKind {
+			readers = append(readers, p)
 		} else {
 			producers = append(producers, p)
 		}
 	}
 	return errors.Join(
-		stopAll(producers, stopProducers), stopAll(sinks, stopSinks), stopAll([]*part{d.apiRun}, stopAPI),
+		stopAll(producers, stopProducers), stopAll(readers, stopReaders), stopAll([]*part{d.apiRun}, stopAPI),
 	)
 }
 

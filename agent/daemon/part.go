@@ -19,6 +19,7 @@ type kind string
 const (
 	sourceKind kind = "source"
 	cameraKind kind = "camera"
+	queryKind  kind = "query"
 	sinkKind   kind = "sink"
 	apiKind    kind = "api"
 )
@@ -37,6 +38,7 @@ type instance struct {
 	run    func(context.Context) error
 	source func() api.Source
 	camera func() api.Camera
+	query  func() api.Query
 	sink   func() api.Sink
 }
 
@@ -56,7 +58,7 @@ type partKey struct {
 
 func (s partSpec) key() partKey { return partKey{s.kind, s.name} }
 
-// part is a source, camera or sink with its supervisor.
+// part is a source, camera, query or sink with its supervisor.
 type part struct {
 	spec   partSpec
 	logger *slog.Logger

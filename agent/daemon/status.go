@@ -35,6 +35,9 @@ func (d *Daemon) Health() api.Health {
 	for _, c := range parts.Cameras {
 		visit(cameraKind, c.Part)
 	}
+	for _, q := range parts.Queries {
+		visit(queryKind, q.Part)
+	}
 	for _, s := range parts.Sinks {
 		visit(sinkKind, s.Part)
 	}
@@ -64,6 +67,13 @@ func (d *Daemon) Parts() api.Parts {
 			}
 			c.Part = merge(life, c.Part)
 			out.Cameras = append(out.Cameras, c)
+		case queryKind:
+			var q api.Query
+			if current.query != nil {
+				q = current.query()
+			}
+			q.Part = merge(life, q.Part)
+			out.Queries = append(out.Queries, q)
 		case sinkKind:
 			var s api.Sink
 			if current.sink != nil {
