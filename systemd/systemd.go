@@ -51,20 +51,36 @@ func (n Notifier) WatchdogInterval() (time.Duration, error) {
 	return interval, nil
 }
 
-// KeepAlive feeds the watchdog after each probe that answers nil, three times
-// an interval, until ctx is done. A probe that fails or hangs is not followed
-// by a feeding, so that after one interval systemd ends the daemon and starts
-// it anew; the reason is in the log by then.
+// KeepAlive feeds the watchdog after each probe that answers nil, six times an
+// interval, until ctx is done. A probe that fails or hangs is not followed by a
+// feeding. When that goes on for a third of an interval, systemd is told to act
+// at once (WATCHDOG=trigger, systemd 243; an older one acts an interval after the
+// last feeding): it ends the daemon and starts it anew; the reason is in the log
+// by then. The probe's own patience comes on top.
 func (n Notifier) KeepAlive(ctx context.Context, interval time.Duration, logger *slog.Logger, probe func(context.Context) error) {
-	ticker := time.NewTicker(interval / 3)
+	ticker := time.NewTicker(interval / 6)
 	defer ticker.Stop()
+	good := time.Now()
 	for {
-		if err := answer(ctx, interval/3, probe); ctx.Err() != nil {
+		err := answer(ctx, interval/6, probe)
+		if ctx.Err() != nil {
 			return
-		} else if err != nil {
+		}
+		state := daemon.SdNotifyWatchdog
+		switch stuck := time.Since(good); {
+		case err == nil:
+			good = time.Now()
+		case stuck < interval/3:
 			logger.Error("no progress, the watchdog is not fed", "error", err)
-		} else if err := n.send(daemon.SdNotifyWatchdog); err != nil {
-			logger.Warn("the watchdog cannot be fed", "error", err)
+			state = ""
+		default:
+			logger.Error("no progress, systemd is asked to end this process", "error", err, "for", stuck.Round(time.Second))
+			state = "WATCHDOG=trigger"
+		}
+		if state != "" {
+			if err := n.send(state); err != nil {
+				logger.Warn("the watchdog cannot be told", "state", state, "error", err)
+			}
 		}
 		select {
 		case <-ctx.Done():
