@@ -4,7 +4,8 @@
 //
 // The rules are those of package ingest: nothing is acknowledged before it is
 // durable; a full log withholds acknowledgements and loses nothing; what can
-// never be appended is set aside and blocks nothing; stopping takes a bounded
+// never be appended is set aside, or refused to the device, and blocks nothing;
+// stopping takes a bounded
 // time, and what was not acknowledged then comes again.
 //
 // What belongs to a protocol (breaks, redelivery, TLS) is tested in its own
@@ -41,6 +42,10 @@ type Harness struct {
 	Unmappable func(t *testing.T)
 	// Again says that the protocol delivers again what was not acknowledged.
 	Again bool
+	// Answers says that the protocol tells the device why a message can never be
+	// appended. The device has to count that as neither acknowledged nor to be
+	// sent again, and the source sets nothing aside.
+	Answers bool
 }
 
 // Suite tests the contract of a source.
@@ -174,11 +179,21 @@ func setsAsideRefused(t *testing.T, h Harness) {
 	}
 	until(t, "an append is under way", func() bool { return log.Waiting() > 0 })
 	release()
-	until(t, "all acknowledged", func() bool { return h.Acknowledged() == 5 })
+	want := 5
+	if h.Answers {
+		want = 3
+	}
+	until(t, "all acknowledged", func() bool { return h.Acknowledged() == want })
 	if got := data(log.Entries(Stream)); !slices.Equal(got, []string{"a", "b", "c"}) {
 		t.Errorf("the log holds %v", got)
 	}
 	aside := log.Entries(ingest.Aside)
+	if h.Answers {
+		if len(aside) != 0 {
+			t.Errorf("set aside, although the device was told: %v", data(aside))
+		}
+		return
+	}
 	if got := data(aside); !slices.Equal(got, []string{"poison", "poison"}) {
 		t.Fatalf("set aside: %v", got)
 	}
