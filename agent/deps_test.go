@@ -58,6 +58,7 @@ var permissions = []permission{
 	{"agent/config", "buffer", "the sum of each package's configuration"},
 	{"agent/config", "configs/value", "the types of its values"},
 	{"agent/config", "ingest", "the name of the stream for what is set aside"},
+	{"agent/config", "ingest/http", "the sum of each package's configuration"},
 	{"agent/config", "ingest/mqtt", "the sum of each package's configuration"},
 	{"agent/config", "video", "the sum of each package's configuration"},
 	{"agent/config", "uplink", "the sum of each package's configuration"},

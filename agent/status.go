@@ -74,10 +74,10 @@ func printStatus(c *console, s *api.Status) error {
 }
 
 func sourceTable(sources []api.Source) *table {
-	t := &table{header: []string{"SOURCE", "TYPE", "STATE", "MESSAGES", "APPENDED", "DUPLICATES", "SET ASIDE", "INFLIGHT"}}
+	t := &table{header: []string{"SOURCE", "TYPE", "STATE", "MESSAGES", "APPENDED", "DUPLICATES", "SET ASIDE", "REFUSED", "INFLIGHT", "AT"}}
 	for _, s := range sources {
 		t.add(s.Name, s.Type, stateText(s.Part), number(s.Messages), number(s.Appended), number(s.Duplicates),
-			number(s.SetAside), number(s.Inflight))
+			number(s.SetAside), number(s.Refused), number(s.Inflight), s.URL)
 	}
 	return t
 }

@@ -230,7 +230,8 @@ func sourceMetrics() []figure {
 		count("set_aside_total", "Messages that could not become a record.", func(s Source) int64 { return s.SetAside }),
 		count("acknowledged_total", "Messages acknowledged to the peer.", func(s Source) int64 { return s.Acknowledged }),
 		count("lost_total", "Messages that could not even be set aside.", func(s Source) int64 { return s.Lost }),
-		count("connects_total", "Connections made.", func(s Source) int64 { return s.Connects }),
+		count("refused_total", "Messages, requests and connections turned away with an answer that says why.", func(s Source) int64 { return s.Refused }),
+		count("connects_total", "Connections made or taken; of http: requests.", func(s Source) int64 { return s.Connects }),
 		inflight,
 	}
 }

@@ -64,14 +64,15 @@ type Part struct {
 type Source struct {
 	Part
 	URL          string `json:"url"`
-	Messages     int64  `json:"messages"`     // received
-	Bytes        int64  `json:"bytes"`        // of their payloads
-	Appended     int64  `json:"appended"`     // durable in the log
-	Acknowledged int64  `json:"acknowledged"` // told the peer so
-	Duplicates   int64  `json:"duplicates"`   // redelivered, and in the log already
-	SetAside     int64  `json:"set_aside"`    // could not become a record
-	Lost         int64  `json:"lost"`         // could not even be set aside
-	Connects     int64  `json:"connects"`
+	Messages     int64  `json:"messages"`            // received
+	Bytes        int64  `json:"bytes"`               // of their payloads
+	Appended     int64  `json:"appended"`            // durable in the log
+	Acknowledged int64  `json:"acknowledged"`        // told the peer so
+	Duplicates   int64  `json:"duplicates"`          // redelivered, and in the log already
+	SetAside     int64  `json:"set_aside"`           // could not become a record
+	Lost         int64  `json:"lost"`                // could not even be set aside
+	Refused      int64  `json:"refused"`             // turned away with an answer that says why
+	Connects     int64  `json:"connects"`            // connections made or taken; of http: requests
 	Inflight     int64  `json:"inflight"`            // received and not durable yet
 	LogError     string `json:"log_error,omitempty"` // why the log takes nothing at the moment
 }

@@ -36,6 +36,9 @@ func (c checker) check(cfg *Config, top place) {
 		c.validate(sources.item(i), source.Validate())
 	}
 	c.validate(top.key("video"), cfg.Video.Validate())
+	if cfg.Ingest.HTTP != nil {
+		c.validate(top.find("ingest.http"), cfg.Ingest.HTTP.Validate())
+	}
 	uplinks := top.key("uplink")
 	for i, u := range cfg.Uplink {
 		c.validate(uplinks.item(i), u.Validate())
@@ -133,31 +136,40 @@ func (c checker) node(cfg *Config, p place) {
 	}
 }
 
-// names finds what is named twice.
-func (c checker) names(cfg *Config, top place) {
-	var sources, uplinks []string
-	for _, source := range cfg.Ingest.MQTT {
-		sources = append(sources, source.Name)
-	}
-	for _, u := range cfg.Uplink {
-		uplinks = append(uplinks, u.Name)
-	}
-	c.unique(top.key("ingest").key("mqtt"), sources)
-	c.unique(top.key("uplink"), uplinks)
+// named is a name in the file.
+type named struct {
+	at   place // of the part
+	name string
 }
 
-func (c checker) unique(list place, names []string) {
-	first := map[string]int{}
-	for i, name := range names {
-		at := list.item(i).key("name")
-		if name == "" || !c.judges(at) {
+// names finds what is named twice.
+func (c checker) names(cfg *Config, top place) {
+	var sources, uplinks []named
+	for i, source := range cfg.Ingest.MQTT {
+		sources = append(sources, named{top.find("ingest.mqtt").item(i), source.Name})
+	}
+	if cfg.Ingest.HTTP != nil {
+		sources = append(sources, named{top.find("ingest.http"), cfg.Ingest.HTTP.Name})
+	}
+	for i, u := range cfg.Uplink {
+		uplinks = append(uplinks, named{top.key("uplink").item(i), u.Name})
+	}
+	c.unique(sources)
+	c.unique(uplinks)
+}
+
+func (c checker) unique(list []named) {
+	first := map[string]place{}
+	for _, n := range list {
+		at := n.at.key("name")
+		if n.name == "" || !c.judges(at) {
 			continue
 		}
-		if j, ok := first[name]; ok {
-			c.fault(at, "%s is the name of %s, too; give each its own", name, list.item(j).path)
+		if other, ok := first[n.name]; ok {
+			c.fault(at, "%s is the name of %s, too; give each its own", n.name, other.path)
 			continue
 		}
-		first[name] = i
+		first[n.name] = n.at
 	}
 }
 
@@ -182,11 +194,9 @@ func (c checker) sessions(cfg *Config, list place) {
 // in different ways.
 func (c checker) cameraStreams(cfg *Config, top place) {
 	data := map[string]string{ingest.Aside: "the stream of what is set aside"}
-	for i, source := range cfg.Ingest.MQTT {
-		for j, topic := range source.Topics {
-			if _, ok := data[topic.Stream]; !ok {
-				data[topic.Stream] = "the stream of " + top.find("ingest.mqtt").item(i).key("topics").item(j).path
-			}
+	for _, n := range streamsNamed(cfg, top) {
+		if _, ok := data[n.name]; !ok {
+			data[n.name] = "the stream of " + n.at.path
 		}
 	}
 	for name := range cfg.Streams {
@@ -198,6 +208,21 @@ func (c checker) cameraStreams(cfg *Config, top place) {
 			c.fault(at, "%s is %s, and a camera's video needs one of its own; name the camera otherwise", camera.Name, what)
 		}
 	}
+}
+
+// streamsNamed are the streams of data that parts fill.
+func streamsNamed(cfg *Config, top place) (list []named) {
+	for i, source := range cfg.Ingest.MQTT {
+		for j, topic := range source.Topics {
+			list = append(list, named{top.find("ingest.mqtt").item(i).key("topics").item(j), topic.Stream})
+		}
+	}
+	if cfg.Ingest.HTTP != nil {
+		for j, stream := range cfg.Ingest.HTTP.Streams {
+			list = append(list, named{top.find("ingest.http.streams").item(j), stream.Stream})
+		}
+	}
+	return list
 }
 
 // listener is where a part will listen.
@@ -213,6 +238,11 @@ func (c checker) ports(cfg *Config, top place) {
 	for i, camera := range cfg.Video.Cameras {
 		if address, err := camera.Listen(); err == nil {
 			all = append(all, listener{top.find("video.cameras").item(i).key("url"), "udp", address})
+		}
+	}
+	if cfg.Ingest.HTTP != nil {
+		if address, ok := addressOf(cfg.Ingest.HTTP.Listen); ok {
+			all = append(all, listener{top.find("ingest.http.listen"), "tcp", address})
 		}
 	}
 	if address, ok := addressOf(cfg.API.Listen); ok {

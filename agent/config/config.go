@@ -34,6 +34,7 @@ import (
 
 	"github.com/weir-edge/weir/agent/api"
 	"github.com/weir-edge/weir/buffer"
+	"github.com/weir-edge/weir/ingest/http"
 	"github.com/weir-edge/weir/ingest/mqtt"
 	"github.com/weir-edge/weir/uplink"
 	"github.com/weir-edge/weir/uplink/nats"
@@ -72,6 +73,7 @@ type Node struct {
 // Ingest is the `ingest:` section.
 type Ingest struct {
 	MQTT []mqtt.Config `yaml:"mqtt"`
+	HTTP *http.Config  `yaml:"http"` // nil: none
 }
 
 // Uplink is one entry of the `uplink:` section: what every uplink has, and
@@ -224,7 +226,7 @@ func newDecoder(c *collector, o Options) *decoder {
 		later:    later(),
 	}
 	for _, initial := range []any{
-		buffer.DefaultStreamConfig(buffer.Data), mqtt.DefaultConfig(), mqtt.DefaultTopic(),
+		buffer.DefaultStreamConfig(buffer.Data), mqtt.DefaultConfig(), mqtt.DefaultTopic(), http.DefaultConfig(),
 		video.CameraConfig{}.WithDefaults(), Uplink{Config: uplink.DefaultConfig(), NATS: nats.DefaultConfig()},
 	} {
 		d.defaults[reflect.TypeOf(initial)] = reflect.ValueOf(initial)

@@ -34,6 +34,9 @@ func (d *decoder) decode(p place, v reflect.Value) {
 		return
 	}
 	if v.Kind() == reflect.Pointer {
+		if p.node.kind == null {
+			return // its keys may be commented out: then it is not there
+		}
 		if v.IsNil() {
 			v.Set(d.fresh(v.Type().Elem()).Addr())
 		}

@@ -15,7 +15,7 @@ const notSupported = "not supported by this version"
 func later() map[reflect.Type][]string {
 	return map[reflect.Type][]string{
 		reflect.TypeFor[Config](): {"analytics", "kinesis"},
-		reflect.TypeFor[Ingest](): {"broker", "http"},
+		reflect.TypeFor[Ingest](): {"broker"},
 	}
 }
 

@@ -70,6 +70,9 @@ func (p *probe) ask(now time.Time) error {
 		if s.State != api.Running || s.LogError != "" {
 			pending = 0 // it waits for someone else, and says so
 		}
+		if s.Type == "http" {
+			pending = 0 // a request has a time limit of its own, and its append is the log's
+		}
 		moved := s.Appended + s.Acknowledged + s.Duplicates + s.SetAside + s.Lost + s.Restarts
 		errs = append(errs, p.loop("source "+s.Name).judge(now, pending, moved, sourceStuckAfter))
 	}

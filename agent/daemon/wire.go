@@ -10,6 +10,7 @@ import (
 	"github.com/weir-edge/weir/agent/api"
 	"github.com/weir-edge/weir/agent/config"
 	"github.com/weir-edge/weir/buffer"
+	"github.com/weir-edge/weir/ingest/http"
 	"github.com/weir-edge/weir/ingest/mqtt"
 	"github.com/weir-edge/weir/uplink"
 	"github.com/weir-edge/weir/uplink/nats"
@@ -26,6 +27,11 @@ func streamsOf(cfg *config.Config) map[string]buffer.StreamConfig {
 	for _, source := range cfg.Ingest.MQTT {
 		for _, topic := range source.Topics {
 			streams[topic.Stream] = buffer.DefaultStreamConfig(buffer.Data)
+		}
+	}
+	if cfg.Ingest.HTTP != nil {
+		for _, stream := range cfg.Ingest.HTTP.Streams {
+			streams[stream.Stream] = buffer.DefaultStreamConfig(buffer.Data)
 		}
 	}
 	for _, sink := range cfg.Uplink {
@@ -46,6 +52,9 @@ func (d *Daemon) specs(cfg *config.Config) []partSpec {
 	var specs []partSpec
 	for _, source := range cfg.Ingest.MQTT {
 		specs = append(specs, d.mqttSource(cfg.Node.ID, source))
+	}
+	if cfg.Ingest.HTTP != nil {
+		specs = append(specs, d.httpSource(*cfg.Ingest.HTTP))
 	}
 	for _, camera := range cfg.Video.Cameras {
 		specs = append(specs, d.camera(camera))
@@ -79,6 +88,34 @@ func mqttStatus(s mqtt.Status) api.Source {
 		Messages: s.Received, Bytes: s.ReceivedBytes, Appended: s.Appended, Acknowledged: s.Acknowledged,
 		Duplicates: s.Repeated, SetAside: s.SetAside, Lost: s.Lost, Connects: s.Connects, Inflight: s.Inflight,
 		LogError: s.LogError,
+	}
+	return out
+}
+
+// httpSource takes records by POST.
+func (d *Daemon) httpSource(cfg http.Config) partSpec {
+	return partSpec{kind: sourceKind, name: cfg.Name, typ: "http", config: cfg, build: func() (instance, error) {
+		source, err := http.New(cfg, d.log, d.logger.With("part", "source "+cfg.Name))
+		if err != nil {
+			return instance{}, err
+		}
+		scheme := "http://"
+		if cfg.TLS.CertFile != "" {
+			scheme = "https://"
+		}
+		return instance{run: source.Run, source: func() api.Source { return httpStatus(scheme, source.Status()) }}, nil
+	}}
+}
+
+func httpStatus(scheme string, s http.Status) api.Source {
+	states := map[http.State]api.State{http.Starting: api.Starting, http.Listening: api.Running, http.Stopped: api.Stopped}
+	out := api.Source{
+		Part: api.Part{State: states[s.State], Since: s.Since}, URL: scheme + s.Address,
+		Messages: s.Received, Bytes: s.ReceivedBytes, Appended: s.Appended, Acknowledged: s.Acknowledged,
+		Connects: s.Requests, Inflight: s.Inflight, LogError: s.LogError,
+	}
+	for _, n := range s.Refused {
+		out.Refused += n
 	}
 	return out
 }

@@ -28,7 +28,6 @@ type exchange struct {
 	lease   lease
 	stream  string
 	client  *client
-	query   string // the partition key of the address, "" if none
 	form    form
 	encoded bool // the body is gzip
 	read    bool // the body was read to its end
