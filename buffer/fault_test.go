@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -238,4 +239,29 @@ func FuzzFrame(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestStatsWhileTheDiskHangs: the figures are there for whoever wants to know
+// what is wrong, and are those of before.
+func TestStatsWhileTheDiskHangs(t *testing.T) {
+	l := openOn(t, crashtest.New(1<<30))
+	if _, err := l.Append(t.Context(), "s", blob(20_000)); err != nil {
+		t.Fatal(err)
+	}
+	before := l.Stats()
+	l.spaceMu.Lock() // as who waits for the disk holds it
+	answer := make(chan Stats, 1)
+	go func() { answer <- l.Stats() }()
+	select {
+	case s := <-answer:
+		if s.DiskBytes == 0 || s.DiskBytes != before.DiskBytes || s.DiskFreeBytes != before.DiskFreeBytes {
+			t.Errorf("%d bytes, %d free; before %d, %d", s.DiskBytes, s.DiskFreeBytes, before.DiskBytes, before.DiskFreeBytes)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("no answer")
+	}
+	l.spaceMu.Unlock()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
 }

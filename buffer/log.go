@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -100,6 +101,7 @@ type Log struct {
 	spares      []spare
 	spareNumber uint64
 	space       diskUse
+	shown       atomic.Pointer[diskUse] // of space, for when spaceMu is taken
 
 	pendingMu sync.Mutex
 	pending   int64 // bytes of appends under way
@@ -261,6 +263,11 @@ func (l *Log) open(ctx context.Context, options Options) error {
 			return err
 		}
 	}
+	l.spaceMu.Lock()
+	l.lookAtDisk()
+	use := l.space
+	l.shown.Store(&use)
+	l.spaceMu.Unlock()
 	if !l.quiet {
 		l.keepers.Add(2)
 		go l.keepPlaces()

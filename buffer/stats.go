@@ -38,8 +38,10 @@ func (c *counters) drop(reason GapReason, records, bytes int64) {
 	c.droppedBytes[reason] += bytes
 }
 
-// Stats returns the log's figures. It takes every lock that the committers
-// need for a moment, so an answer also means that they are not stuck on one.
+// Stats returns the log's figures. It takes the locks that the committers need
+// for a moment, so an answer also means that they are not stuck on one, but it
+// does not touch the disk: it answers while that hangs. The figures of the disk
+// are those of the last look, up to 15 s old.
 func (l *Log) Stats() Stats {
 	s := Stats{
 		AppendedRecords: l.counters.records.Load(), AppendedBytes: l.counters.bytes.Load(),
@@ -64,9 +66,22 @@ func (l *Log) Stats() Stats {
 	l.mu.Unlock()
 	_, now := l.clock.now()
 	s.ClockSynced = now.synced
-	l.spaceMu.Lock()
-	defer l.spaceMu.Unlock()
-	l.lookAtDisk()
-	s.DiskBytes, s.DiskFreeBytes = l.space.segments+l.space.rest, l.space.free
+	used := l.lastUse()
+	s.DiskBytes, s.DiskFreeBytes = used.segments+used.rest, used.free
 	return s
+}
+
+// lastUse is what the directory takes. While a decision about space is under
+// way, which may wait for the disk, it is what was known before.
+func (l *Log) lastUse() diskUse {
+	if l.spaceMu.TryLock() {
+		use := l.space
+		l.spaceMu.Unlock()
+		l.shown.Store(&use)
+		return use
+	}
+	if use := l.shown.Load(); use != nil {
+		return *use
+	}
+	return diskUse{}
 }

@@ -53,7 +53,7 @@ func (n Notifier) WatchdogInterval() (time.Duration, error) {
 
 // KeepAlive feeds the watchdog after each probe that answers nil, six times an
 // interval, until ctx is done. A probe that fails or hangs is not followed by a
-// feeding. When that goes on for a third of an interval, systemd is told to act
+// feeding. When that goes on for two thirds of an interval, systemd is told to act
 // at once (WATCHDOG=trigger, systemd 243; an older one acts an interval after the
 // last feeding): it ends the daemon and starts it anew; the reason is in the log
 // by then. The probe's own patience comes on top.
@@ -70,7 +70,7 @@ func (n Notifier) KeepAlive(ctx context.Context, interval time.Duration, logger 
 		switch stuck := time.Since(good); {
 		case err == nil:
 			good = time.Now()
-		case stuck < interval/3:
+		case stuck < 2*interval/3:
 			logger.Error("no progress, the watchdog is not fed", "error", err)
 			state = ""
 		default:
