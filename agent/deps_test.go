@@ -33,6 +33,7 @@ var permissions = []permission{
 	{"ingest/*", "ingest", "an adapter and its contract"},
 	{"ingest/*", "buffer", "adapters append to the hub"},
 	{"ingest/*", "configs/value", "their configuration"},
+	{"ingest/broker/*", "", "wire format, users: pure or files only"},
 	{"ingest/mqtt", "ingest/message", "how an MQTT message becomes a record"},
 
 	{"video", "buffer", "contracts stand on the hub"},
