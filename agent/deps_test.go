@@ -88,7 +88,8 @@ var sdks = []sdk{
 	{"github.com/prometheus", []string{"agent/api"}, "metrics are a face"},
 	{"github.com/alecthomas/kong", []string{"agent"}, "the command line"},
 	{"github.com/coreos/go-systemd", []string{"systemd"}, "sd_notify"},
-	{"github.com/goccy/go-yaml", []string{"agent/config"}, "one place reads the configuration"},
+	{"github.com/goccy/go-yaml", []string{"agent/config", "ingest/broker/users"}, "one place reads the configuration, another the file of the broker's users"},
+	{"golang.org/x/crypto", []string{"ingest/broker/users"}, "argon2id of passwords"},
 	{"golang.org/x/sys", []string{"buffer", "buffer/disk", "buffer/bench", "agent"}, "syncs, locks, space, and whether it is a terminal"},
 }
 

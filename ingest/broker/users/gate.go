@@ -1,0 +1,45 @@
+package users
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"sync/atomic"
+)
+
+// maxWaiting passwords wait for their check. On a small board one takes 150 ms,
+// so the last waits longer than a client does: more would be work for nobody.
+const maxWaiting = 128
+
+// gate lets few hashes be computed at once, for each takes megabytes and a
+// core; the rest of the machine is for data.
+type gate struct {
+	slots   chan struct{}
+	waiting atomic.Int64
+}
+
+func newGate() *gate { return &gate{slots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))} }
+
+// enter waits for a slot, which leave gives back.
+func (g *gate) enter(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("check password: %w", err)
+	}
+	select {
+	case g.slots <- struct{}{}:
+		return nil
+	default:
+	}
+	defer g.waiting.Add(-1)
+	if g.waiting.Add(1) > maxWaiting {
+		return ErrBusy
+	}
+	select {
+	case g.slots <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait to check password: %w", ctx.Err())
+	}
+}
+
+func (g *gate) leave() { <-g.slots }
