@@ -113,6 +113,17 @@ func TestAuthenticate(t *testing.T) {
 	}
 }
 
+// TestEmptyPassword: a file may hold the hash of nothing, and nothing is no
+// password.
+func TestEmptyPassword(t *testing.T) {
+	h := new(phc).withDefaults()
+	h.sum = h.compute(nil)
+	f := load(t, "users:\n  - name: a\n    password: "+h.encode()+"\n")
+	if _, err := f.Authenticate(t.Context(), "a", nil); err != ErrDenied {
+		t.Errorf("%v", err)
+	}
+}
+
 // TestRememberedInTheDark: a password that was right is not kept in clear, and
 // is forgotten in time.
 func TestRememberedInTheDark(t *testing.T) {
@@ -176,6 +187,7 @@ func middle(list []time.Duration) time.Duration {
 // TestGate: few at once, a bounded number waits, and each can stop waiting.
 func TestGate(t *testing.T) {
 	f := load(t, sample)
+	authenticate(t, f, "press-8", "eight")
 	slots := max(1, runtime.GOMAXPROCS(0)/2)
 	for range slots {
 		if err := f.gate.enter(t.Context()); err != nil {
@@ -194,6 +206,7 @@ func TestGate(t *testing.T) {
 	if _, err := f.Authenticate(t.Context(), "press-7", []byte("seven")); err != ErrBusy {
 		t.Errorf("one more: %v", err)
 	}
+	authenticate(t, f, "press-8", "eight") // who is remembered does not wait
 	if f.gate.waiting.Load() != maxWaiting {
 		t.Errorf("%d wait", f.gate.waiting.Load())
 	}
