@@ -34,6 +34,7 @@ type commands struct {
 	Tail    tailCommand    `cmd:"" help:"Print the records of a stream."`
 	Video   videoCommand   `cmd:"" help:"Show cameras and cut clips."`
 	Bench   benchCommand   `cmd:"" help:"Measure this device."`
+	Passwd  passwdCommand  `cmd:"" help:"Add or change a user of the MQTT broker."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
 

@@ -33,7 +33,7 @@ type document struct {
 
 	path string
 	list *ast.SequenceNode // of users; nil: there is none
-	told []error
+	told Faults
 	more int // faults beyond those told
 }
 
@@ -94,27 +94,56 @@ func (d *document) warnings() (list []string) {
 	return list
 }
 
+// Fault is one thing that is wrong with a file, and where.
+type Fault struct {
+	File    string
+	Line    int    // from 1; 0: the whole file
+	Path    string // as users[2].publish[0]; empty: the file's form
+	Message string // in one line; no hash and no password is in it
+}
+
+// String is FILE:LINE: PATH: MESSAGE.
+func (f Fault) String() string {
+	text := f.File
+	if f.Line > 0 {
+		text = fmt.Sprintf("%s:%d", f.File, f.Line)
+	}
+	if f.Path != "" {
+		text += ": " + f.Path
+	}
+	return text + ": " + f.Message
+}
+
+// Faults is the error of Load and Reload for what is wrong with the text: all
+// of it, in the order of the lines but for what only the whole shows.
+type Faults []Fault
+
+// Error is one line for each fault.
+func (f Faults) Error() string {
+	lines := make([]string, len(f))
+	for i, fault := range f {
+		lines[i] = fault.String()
+	}
+	return strings.Join(lines, "\n")
+}
+
 // fault notes what is wrong at a key. Line 0 is the whole file.
 func (d *document) fault(line int, key, format string, args ...any) {
 	if len(d.told) == maxFaults {
 		d.more++
 		return
 	}
-	place := d.path
-	if line > 0 {
-		place = fmt.Sprintf("%s:%d", d.path, line)
-	}
-	if key != "" {
-		place += ": " + key
-	}
-	d.told = append(d.told, fmt.Errorf("%s: %s", place, oneLine(fmt.Sprintf(format, args...))))
+	d.told = append(d.told, Fault{d.path, line, oneLine(key), oneLine(fmt.Sprintf(format, args...))})
 }
 
 func (d *document) err() error {
-	if d.more > 0 {
-		return errors.Join(append(d.told, fmt.Errorf("%s: %d more faults", d.path, d.more))...)
+	switch {
+	case len(d.told) == 0:
+		return nil
+	case d.more > 0:
+		return append(d.told, Fault{File: d.path, Message: fmt.Sprintf("%d more faults", d.more)})
 	}
-	return errors.Join(d.told...)
+	return d.told
 }
 
 func oneLine(text string) string {

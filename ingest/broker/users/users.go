@@ -89,8 +89,8 @@ type account struct {
 	subscribe   []pattern
 }
 
-// Load reads the file at path. The error joins everything that is wrong, each
-// as PATH:LINE: KEY: MESSAGE; no hash is in it.
+// Load reads the file at path. The error is Faults if the text is wrong, else
+// that of reading.
 func Load(path string) (*File, error) {
 	f := &File{path: path, gate: newGate(), remembered: map[*User]memory{}}
 	rand.Read(f.key[:]) // never fails
