@@ -18,6 +18,13 @@ const module = "github.com/weir-edge/weir"
 type permission struct{ from, to, reason string }
 
 var permissions = []permission{
+	{"analytics", "buffer", "contracts stand on the hub"},
+	{"analytics", "configs/value", "how long to wait between tries"},
+	{"analytics/*", "analytics", "an adapter and its contract"},
+	{"analytics/*", "buffer", "records of the hub"},
+	{"analytics/*", "configs/value", "their configuration"},
+	{"analytics/analyticstest", "buffer/buffertest", "the log that analyzers are tried on"},
+
 	{"buffer", "configs/value", "sizes and durations of its configuration"},
 	{"buffer", "buffer/disk", "the seam to the file system"},
 	{"buffer/crashtest", "buffer/disk", "it is a file system"},
@@ -77,7 +84,7 @@ var permissions = []permission{
 // package and all below it. A module without a line is nobody's.
 var sdks = []sdk{
 	{"github.com/dgraph-io/badger", []string{"buffer"}, "one SDK, one package"},
-	{"github.com/klauspost/compress", []string{"buffer"}, "batches are compressed in the log"},
+	{"github.com/klauspost/compress", []string{"buffer", "analytics/sql"}, "batches are compressed in the log, and the states of queries"},
 	{"pgregory.net/rapid", []string{"buffer/buffertest"}, "the model is checked with random steps"},
 	{"github.com/pion/", []string{"video/..."}, "one SDK, one layer"},
 	{"github.com/bluenviron/", []string{"video/..."}, "one SDK, one layer"},

@@ -1,0 +1,51 @@
+package sql
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/weir-edge/weir/analytics"
+	"github.com/weir-edge/weir/buffer"
+)
+
+// benchmark feeds pages of a thousand small records of fifty sensors, a
+// thousand a second, and takes the rows as they come.
+func benchmark(b *testing.B, a *Analyzer) {
+	const page = 1000
+	entries := make([]buffer.Entry, page)
+	start := time.UnixMilli(1_790_000_000_000)
+	bytes := 0
+	for i := range entries {
+		data := fmt.Appendf(nil, `{"sensor":"s-%02d","value":%d.%d,"unit":"C","seq":%d}`, i%50, 20+i%7, i%10, 1_000_000+i)
+		bytes += len(data)
+		entries[i] = buffer.Entry{Stream: "telemetry", Record: buffer.Record{PartitionKey: "k", Data: data}}
+	}
+	b.ReportAllocs()
+	b.SetBytes(int64(bytes / page))
+	b.ResetTimer()
+	n, rows := 0, 0
+	for n < b.N {
+		for i := range entries {
+			entries[i].Sequence = buffer.Sequence(n + i + 1)
+			entries[i].Arrival = start.Add(time.Duration(n+i) * time.Millisecond)
+		}
+		list := entries[:min(page, b.N-n)]
+		if err := a.Analyze(analytics.Batch{Entries: list, Now: start}); err != nil {
+			b.Fatal(err)
+		}
+		rows += len(a.Rows(analytics.Limit{MaxRecords: 5000, MaxBytes: 1 << 20}))
+		n += len(list)
+	}
+	b.StopTimer()
+	b.ReportMetric(float64(rows), "rows")
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "records/s")
+}
+
+func BenchmarkAnalyze(b *testing.B) {
+	plan, err := Compile(contract)
+	if err != nil {
+		b.Fatal(err)
+	}
+	benchmark(b, plan.Analyzer(Options{Name: "q", MaxGroups: 1000}))
+}
