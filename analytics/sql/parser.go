@@ -125,7 +125,7 @@ func (p *parser) stream() (Name, *Error) {
 		return Name{}, p.expected("the name of a stream")
 	}
 	if err := buffer.CheckName(t.text); err != nil {
-		return Name{}, errorAt(t.Pos, "%v", err)
+		return Name{}, errorAt(t.Pos, "%s", strings.TrimPrefix(err.Error(), buffer.ErrInvalid.Error()+": "))
 	}
 	p.next()
 	if p.peek().is(".") {
@@ -139,7 +139,7 @@ func (p *parser) items(s *Statement) *Error {
 	if t := p.peek(); t.is("DISTINCT") || t.is("STREAM") || t.is("ALL") {
 		// Followed by a name, a number or a parenthesis it is no column.
 		n := p.ahead(1)
-		if n.kind == quotedName || n.kind == number || n.kind == text || n.is("*") || n.kind == word && !reserved(n.text) && !p.ahead(2).is(",") && !p.ahead(2).is("FROM") {
+		if n.kind == quotedName || n.kind == number || n.kind == text || n.is("*") || n.kind == word && !reserved(n.text) {
 			return notYet(t.Pos, "SELECT "+strings.ToUpper(t.text))
 		}
 	}

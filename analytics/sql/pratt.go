@@ -235,7 +235,7 @@ func (p *parser) column() (Expr, int, *Error) {
 	c := &Column{}
 	for {
 		t := p.peek()
-		if t.kind != quotedName && t.kind != word {
+		if t.kind != quotedName && (t.kind != word || reserved(t.text)) {
 			return nil, 0, p.expected("the name of a field")
 		}
 		if len(c.Path) == maxPath {
