@@ -69,6 +69,7 @@ var permissions = []permission{
 	{"agent/config", "ingest/http", "the sum of each package's configuration"},
 	{"agent/config", "ingest/mqtt", "the sum of each package's configuration"},
 	{"agent/config", "video", "the sum of each package's configuration"},
+	{"agent/config", "analytics/sql", "the sum of each package's configuration"},
 	{"agent/config", "uplink", "the sum of each package's configuration"},
 	{"agent/config", "uplink/nats", "the sum of each package's configuration"},
 	{"agent/config", "agent/api", "the sum of each package's configuration"},

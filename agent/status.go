@@ -86,7 +86,7 @@ func queryTable(queries []api.Query, now time.Time) *table {
 	t := &table{header: []string{"QUERY", "STATE", "FROM", "INTO", "RECORDS", "ROWS", "OPEN GROUPS", "LATE", "BAD", "COMPLETE UP TO"}}
 	for _, q := range queries {
 		t.add(q.Name, stateText(q.Part), q.Input, q.Output, number(q.Records), number(q.Rows), number(q.Groups),
-			number(q.Late), number(q.BadRecords), agoText(q.Watermark, now))
+			number(q.Late), number(q.BadRecords+q.BadValues), agoText(q.Watermark, now))
 	}
 	return t
 }

@@ -22,9 +22,11 @@ func queryMetrics() []figure {
 		of("rows_total", "Result rows made durable.", func(q Query) int64 { return q.Rows }),
 		of("late_total", "Records counted at a later time than they arrived.", func(q Query) int64 { return q.Late }),
 		of("bad_records_total", "Records that are not of a form the query can use.", func(q Query) int64 { return q.BadRecords }),
+		of("bad_values_total", "Records with a value that counted as NULL.", func(q Query) int64 { return q.BadValues }),
 		of("missed_records_total", "Records gone from the log before they were read.", func(q Query) int64 { return q.MissedRecords }),
 		gauge("windows", "Open windows.", func(q Query) int64 { return q.Windows }),
 		gauge("groups", "Groups in the open windows.", func(q Query) int64 { return q.Groups }),
+		gauge("state_bytes", "State the log keeps for the query.", func(q Query) int64 { return q.StateBytes }),
 		gaugeOf(title{"query_watermark_timestamp_seconds", "Time up to which the query is complete; absent before the first record.", []string{"query"}}, func(s *snapshot, emit emitter) {
 			for _, query := range s.status.Queries {
 				emitTime(emit, query.Watermark, query.Name)

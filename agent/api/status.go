@@ -106,11 +106,13 @@ type Query struct {
 	Rows          int64     `json:"rows"`           // appended
 	Late          int64     `json:"late"`           // counted at a later time than they arrived
 	BadRecords    int64     `json:"bad_records"`    // not of a form the query can use
+	BadValues     int64     `json:"bad_values"`     // records with a value that counted as NULL
 	MissedRecords int64     `json:"missed_records"` // gone from the log before they were read
 	Windows       int64     `json:"windows"`        // open
 	Groups        int64     `json:"groups"`         // in them
+	StateBytes    int64     `json:"state_bytes"`    // kept in the log with its position
 	Watermark     time.Time `json:"watermark,omitzero"`
-	LogError      string    `json:"log_error,omitempty"` // why the log takes nothing at the moment
+	LastRow       time.Time `json:"last_row,omitzero"`
 }
 
 // Sink is a remote destination. Counters are since its part was started.

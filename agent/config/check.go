@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/weir-edge/weir/analytics/sql"
 	"github.com/weir-edge/weir/buffer"
 	"github.com/weir-edge/weir/ingest"
 )
@@ -39,6 +40,7 @@ func (c checker) check(cfg *Config, top place) {
 	if cfg.Ingest.HTTP != nil {
 		c.validate(top.find("ingest.http"), cfg.Ingest.HTTP.Validate())
 	}
+	c.validate(top.key("analytics"), cfg.Analytics.Validate())
 	uplinks := top.key("uplink")
 	for i, u := range cfg.Uplink {
 		c.validate(uplinks.item(i), u.Validate())
@@ -210,7 +212,7 @@ func (c checker) cameraStreams(cfg *Config, top place) {
 	}
 }
 
-// streamsNamed are the streams of data that parts fill.
+// streamsNamed are the streams of data that parts fill, or queries read.
 func streamsNamed(cfg *Config, top place) (list []named) {
 	for i, source := range cfg.Ingest.MQTT {
 		for j, topic := range source.Topics {
@@ -220,6 +222,12 @@ func streamsNamed(cfg *Config, top place) (list []named) {
 	if cfg.Ingest.HTTP != nil {
 		for j, stream := range cfg.Ingest.HTTP.Streams {
 			list = append(list, named{top.find("ingest.http.streams").item(j), stream.Stream})
+		}
+	}
+	for i, query := range cfg.Analytics.Queries {
+		if plan, err := sql.Compile(query.SQL); err == nil { // else its fault is told
+			at := top.find("analytics.queries").item(i)
+			list = append(list, named{at, plan.Input()}, named{at, plan.Output()})
 		}
 	}
 	return list

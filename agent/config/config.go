@@ -33,6 +33,7 @@ import (
 	"strings"
 
 	"github.com/weir-edge/weir/agent/api"
+	"github.com/weir-edge/weir/analytics/sql"
 	"github.com/weir-edge/weir/buffer"
 	"github.com/weir-edge/weir/ingest/http"
 	"github.com/weir-edge/weir/ingest/mqtt"
@@ -44,13 +45,14 @@ import (
 // Config is a valid configuration with every default set. It is not changed
 // after Load, and may be read by several goroutines.
 type Config struct {
-	Node    Node                           `yaml:"node"`
-	Buffer  buffer.Config                  `yaml:"buffer"`
-	Streams map[string]buffer.StreamConfig `yaml:"streams"`
-	Ingest  Ingest                         `yaml:"ingest"`
-	Video   video.Config                   `yaml:"video"`
-	Uplink  []Uplink                       `yaml:"uplink"`
-	API     api.Config                     `yaml:"api"`
+	Node      Node                           `yaml:"node"`
+	Buffer    buffer.Config                  `yaml:"buffer"`
+	Streams   map[string]buffer.StreamConfig `yaml:"streams"`
+	Ingest    Ingest                         `yaml:"ingest"`
+	Video     video.Config                   `yaml:"video"`
+	Analytics sql.Config                     `yaml:"analytics"`
+	Uplink    []Uplink                       `yaml:"uplink"`
+	API       api.Config                     `yaml:"api"`
 
 	// Warnings are what is allowed and unwise, such as a secret that every
 	// user of the machine can read.
@@ -227,7 +229,7 @@ func newDecoder(c *collector, o Options) *decoder {
 	}
 	for _, initial := range []any{
 		buffer.DefaultStreamConfig(buffer.Data), mqtt.DefaultConfig(), mqtt.DefaultTopic(), http.DefaultConfig(),
-		video.CameraConfig{}.WithDefaults(), Uplink{Config: uplink.DefaultConfig(), NATS: nats.DefaultConfig()},
+		video.CameraConfig{}.WithDefaults(), sql.DefaultQuery(), Uplink{Config: uplink.DefaultConfig(), NATS: nats.DefaultConfig()},
 	} {
 		d.defaults[reflect.TypeOf(initial)] = reflect.ValueOf(initial)
 	}

@@ -14,7 +14,7 @@ const notSupported = "not supported by this version"
 // later returns, for each section, the keys of parts that are not built.
 func later() map[reflect.Type][]string {
 	return map[reflect.Type][]string{
-		reflect.TypeFor[Config](): {"analytics", "kinesis"},
+		reflect.TypeFor[Config](): {"kinesis"},
 		reflect.TypeFor[Ingest](): {"broker"},
 	}
 }

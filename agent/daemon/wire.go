@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"strings"
 	"time"
 
 	"github.com/weir-edge/weir/agent/api"
 	"github.com/weir-edge/weir/agent/config"
+	"github.com/weir-edge/weir/analytics"
+	"github.com/weir-edge/weir/analytics/sql"
 	"github.com/weir-edge/weir/buffer"
 	"github.com/weir-edge/weir/ingest/http"
 	"github.com/weir-edge/weir/ingest/mqtt"
@@ -32,6 +35,12 @@ func streamsOf(cfg *config.Config) map[string]buffer.StreamConfig {
 	if cfg.Ingest.HTTP != nil {
 		for _, stream := range cfg.Ingest.HTTP.Streams {
 			streams[stream.Stream] = buffer.DefaultStreamConfig(buffer.Data)
+		}
+	}
+	for _, query := range cfg.Analytics.Queries {
+		if plan, err := sql.Compile(query.SQL); err == nil { // it was checked
+			streams[plan.Input()] = buffer.DefaultStreamConfig(buffer.Data)
+			streams[plan.Output()] = buffer.DefaultStreamConfig(buffer.Data)
 		}
 	}
 	for _, sink := range cfg.Uplink {
@@ -58,6 +67,9 @@ func (d *Daemon) specs(cfg *config.Config) []partSpec {
 	}
 	for _, camera := range cfg.Video.Cameras {
 		specs = append(specs, d.camera(camera))
+	}
+	for _, query := range cfg.Analytics.Queries {
+		specs = append(specs, d.query(query))
 	}
 	for _, sink := range cfg.Uplink {
 		specs = append(specs, d.sink(cfg.Node.ID, sink))
@@ -151,6 +163,34 @@ func cameraStatus(s receiver.Stats, now time.Time) api.Camera {
 		out.State, out.Error = api.Waiting, s.Waiting
 	case s.LastError != "":
 		out.State, out.Error = api.Waiting, s.LastError
+	}
+	return out
+}
+
+// query is SQL that runs over a stream all the time.
+func (d *Daemon) query(cfg sql.Query) partSpec {
+	return partSpec{kind: queryKind, name: cfg.Name, typ: "sql", config: cfg, build: func() (instance, error) {
+		runner, err := sql.NewRunner(cfg, d.log, d.logger.With("part", "query "+cfg.Name))
+		if err != nil {
+			return instance{}, err
+		}
+		return instance{run: runner.Run, query: func() api.Query { return queryStatus(cfg.SQL, runner.Status()) }}, nil
+	}}
+}
+
+func queryStatus(text string, s analytics.Status) api.Query {
+	states := map[analytics.State]api.State{
+		analytics.Waiting: api.Waiting, analytics.CatchingUp: api.Running, analytics.Live: api.Running,
+		analytics.Failing: api.Waiting, analytics.Stopped: api.Starting,
+	}
+	out := api.Query{
+		Part: api.Part{State: states[s.State], Since: s.Since, Error: s.LastError}, Consumer: s.Consumer, SQL: strings.TrimSpace(text),
+		Input: s.Input, Output: s.Output, Records: s.Records, Rows: s.Rows, Late: s.Late, BadRecords: s.BadRecords,
+		BadValues: s.BadValues, MissedRecords: s.MissedRecords, Windows: int64(s.Windows), Groups: int64(s.Groups),
+		StateBytes: int64(s.StateBytes), Watermark: s.Watermark, LastRow: s.LastRow,
+	}
+	if s.State == analytics.Waiting {
+		out.Error = "the stream " + s.Input + " does not exist yet"
 	}
 	return out
 }
