@@ -3,6 +3,7 @@ package sql
 import (
 	"bytes"
 	"encoding/json"
+	"math"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -123,7 +124,7 @@ func same(t *testing.T, data []byte, got datum, want any) {
 // FuzzKey: keys of groups come back, and sort as their values do.
 func FuzzKey(f *testing.F) {
 	f.Add("a", "a\x00b", int64(1), 1.5)
-	f.Add("", "\x00\xff", int64(-1<<63), -0.0)
+	f.Add("", "\x00\xff", int64(-1<<63), math.Copysign(0, -1))
 	f.Fuzz(func(t *testing.T, a, b string, i int64, x float64) {
 		a, b = strings.ToValidUTF8(a, "?"), strings.ToValidUTF8(b, "?")
 		list := []datum{{}, boolean(true), {kind: kindInt, i: i}, float(x), {kind: kindText, s: []byte(a)}, {kind: kindText, s: []byte(b)}, {kind: kindJSON, s: []byte(a)}}
