@@ -28,6 +28,7 @@ type commands struct {
 	Run     runCommand     `cmd:"" help:"Run the daemon."`
 	Demo    demoCommand    `cmd:"" help:"Show everything on this machine, with nothing to install."`
 	Check   checkCommand   `cmd:"" help:"Check a configuration and print every fault."`
+	Init    initCommand    `cmd:"" help:"Write a commented sample configuration."`
 	Status  statusCommand  `cmd:"" help:"Show what a running weir does."`
 	Streams streamsCommand `cmd:"" help:"Show the streams of the log."`
 	Put     putCommand     `cmd:"" help:"Append standard input to a stream, one record a line."`
