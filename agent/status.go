@@ -49,6 +49,9 @@ func printStatus(c *console, s *api.Status) error {
 	if s.Log.Full != "" {
 		lines = append(lines, "log refuses appends: "+printable(s.Log.Full))
 	}
+	if s.Network.Error != "" {
+		lines = append(lines, "network: "+printable(s.Network.Error))
+	}
 	for _, p := range s.Health.Problems {
 		lines = append(lines, "problem: "+p.Part+": "+printable(p.Reason))
 	}
@@ -57,7 +60,7 @@ func printStatus(c *console, s *api.Status) error {
 	}
 	tables := []*table{
 		sourceTable(s.Sources), cameraTable(s.Cameras, now), streamTable(s.Streams),
-		queryTable(s.Queries, now), consumerTable(s.Consumers), sinkTable(s.Sinks, now),
+		queryTable(s.Queries, now), consumerTable(s.Consumers), sinkTable(s.Sinks, now), interfaceTable(s.Network.Interfaces),
 	}
 	for _, t := range tables {
 		if len(t.rows) == 0 {
@@ -115,6 +118,18 @@ func sinkTable(sinks []api.Sink, now time.Time) *table {
 	for _, s := range sinks {
 		t.add(s.Name, s.Type, stateText(s.Part), number(s.SentRecords), sizeText(s.SentBytes), number(s.Retries),
 			number(s.SetAside), agoText(s.LastSent, now))
+	}
+	return t
+}
+
+func interfaceTable(interfaces []api.Interface) *table {
+	t := &table{header: []string{"INTERFACE", "STATE", "ADDRESSES"}}
+	for _, i := range interfaces {
+		state := "down"
+		if i.Up {
+			state = "up"
+		}
+		t.add(printable(i.Name), state, strings.Join(i.Addresses, " "))
 	}
 	return t
 }

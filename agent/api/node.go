@@ -48,7 +48,7 @@ func (s *Server) snapshot() Status {
 			ID: parts.ID, Labels: parts.Labels, Version: s.version,
 			Started: parts.Started, Now: time.Now(), ClockSet: stats.ClockSynced,
 		},
-		Health: s.currentHealth(), Log: logStatus(stats),
+		Health: s.currentHealth(), Network: currentNetwork(), Log: logStatus(stats),
 		Streams: s.streamList(), Consumers: s.consumerList(),
 		Sources: notNil(parts.Sources), Cameras: notNil(parts.Cameras),
 		Queries: notNil(parts.Queries), Sinks: notNil(parts.Sinks),

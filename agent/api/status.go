@@ -138,6 +138,7 @@ type Sink struct {
 type Status struct {
 	Node      NodeStatus       `json:"node"`
 	Health    Health           `json:"health"`
+	Network   Network          `json:"network"`
 	Log       LogStatus        `json:"log"`
 	Streams   []StreamStatus   `json:"streams"`
 	Consumers []ConsumerStatus `json:"consumers"`
