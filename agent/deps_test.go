@@ -41,6 +41,9 @@ var permissions = []permission{
 	{"ingest/*", "buffer", "adapters append to the hub"},
 	{"ingest/*", "configs/value", "their configuration"},
 	{"ingest/broker/*", "", "wire format, users: pure or files only"},
+	{"ingest/broker", "ingest/message", "how an MQTT message becomes a record"},
+	{"ingest/broker", "ingest/broker/packet", "its wire format"},
+	{"ingest/broker", "ingest/broker/users", "who may connect"},
 	{"ingest/mqtt", "ingest/message", "how an MQTT message becomes a record"},
 
 	{"video", "buffer", "contracts stand on the hub"},

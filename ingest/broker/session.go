@@ -1,0 +1,262 @@
+package broker
+
+import (
+	"slices"
+	"time"
+
+	"github.com/weir-edge/weir/ingest/broker/packet"
+	"github.com/weir-edge/weir/ingest/message"
+)
+
+// publication is a message on its way to subscribers. It does not change once it
+// is made, and many queues share it.
+type publication struct {
+	topic   string
+	payload []byte
+	qos     byte
+	retain  bool
+	props   packet.Properties // those that are passed on
+	from    string            // the publisher's client identifier
+	expires time.Time         // zero: never
+}
+
+// bytes is about what a publication takes.
+func (p *publication) bytes() int64 { return int64(len(p.topic)+len(p.payload)) + 200 }
+
+// outgoing is a publication in the queue of one session.
+type outgoing struct {
+	*publication
+	qos    byte
+	retain bool
+	ids    []uint32 // of the subscriptions it matched
+	serial uint64   // of the queue; what is persisted is known by it
+	id     uint16   // once sent with QoS 1 or 2
+	// released: PUBREC has come, and PUBREL goes out instead of the message.
+	released bool
+}
+
+// session is what the broker keeps of a client, connected or not. Broker.mu
+// guards all of it but the window, which is the worker's alone.
+type session struct {
+	id         string
+	owner      string        // the user whose it is
+	generation uint64        // one session of a client from the next
+	expiry     time.Duration // how long it outlives the connection; 0: not at all
+	away       time.Time     // since when; zero while connected
+	client     *client       // nil while away
+	subs       map[string]subscription
+
+	queue  []*outgoing // not sent yet, oldest first
+	sent   []*outgoing // with an identifier, not acknowledged yet, oldest first
+	bytes  int64       // of both
+	serial uint64      // last one given
+	stored uint64      // up to where the log was told that it is delivered
+	nextID uint16
+
+	received idSet // QoS 2 messages that are durable, until PUBREL
+	will     *will
+}
+
+// will is what is published when a connection ended badly.
+type will struct {
+	message *publication
+	delay   time.Duration
+	due     time.Time // when; zero while the client is connected
+}
+
+// seen is what the worker keeps of a client to recognise a redelivery.
+type seen struct {
+	window *message.Window
+	used   uint64 // the worker's clock of use
+}
+
+// persistent says whether the session outlives its connection.
+func (s *session) persistent() bool { return s.expiry > 0 }
+
+// enqueue adds a message for a subscriber, within the limits of the queue. It
+// says whether there was room. Broker.mu is held.
+func (b *Broker) enqueue(s *session, o *outgoing) bool {
+	if o.qos == 0 && s.client == nil {
+		return true // nobody is there for it (3.1.2.4)
+	}
+	full := len(s.queue) >= b.config.MaxQueued || b.queuedBytes+o.bytes() > int64(b.config.MaxQueuedBytes)
+	if full && o.qos > 0 {
+		full = !b.makeRoom(s, o.bytes())
+	}
+	if full {
+		b.state.droppedFor(s.id, b.logger)
+		return false
+	}
+	s.serial++
+	o.serial = s.serial
+	s.queue = append(s.queue, o)
+	s.bytes += o.bytes()
+	b.queuedBytes += o.bytes()
+	if s.client != nil {
+		s.client.wake()
+	}
+	return true
+}
+
+// makeRoom drops the oldest QoS 0 messages of the queue.
+func (b *Broker) makeRoom(s *session, need int64) bool {
+	fits := func() bool {
+		return len(s.queue) < b.config.MaxQueued && b.queuedBytes+need <= int64(b.config.MaxQueuedBytes)
+	}
+	s.queue = slices.DeleteFunc(s.queue, func(o *outgoing) bool {
+		if o.qos > 0 || fits() {
+			return false
+		}
+		b.forget(s, o)
+		b.state.droppedFor(s.id, b.logger)
+		return true
+	})
+	return fits()
+}
+
+// forget takes the bytes of a message off the accounts.
+func (b *Broker) forget(s *session, o *outgoing) {
+	s.bytes -= o.bytes()
+	b.queuedBytes -= o.bytes()
+}
+
+// clear drops all that waits. Broker.mu is held.
+func (b *Broker) clear(s *session) {
+	b.queuedBytes -= s.bytes
+	s.bytes, s.queue, s.sent = 0, nil, nil
+}
+
+// deliveries appends to dst the packets that may be sent to the client now, at
+// most about max bytes. Broker.mu is held.
+func (b *Broker) deliveries(s *session, c *client, dst []byte, max int) []byte {
+	now := time.Now()
+	start := len(dst)
+	for len(s.queue) > 0 && len(dst)-start < max {
+		o := s.queue[0]
+		if o.qos > 0 && len(s.sent) >= int(c.receiveMaximum) {
+			break
+		}
+		s.queue = s.queue[1:]
+		wire, err := b.encode(s, c, o, now)
+		if err != nil || wire == nil || len(wire) > int(c.maximumPacket) {
+			b.forget(s, o) // expired, or larger than the client takes (3.1.2.11.4)
+			if err != nil || wire != nil {
+				b.state.droppedFor(s.id, b.logger)
+			}
+			continue
+		}
+		dst = append(dst, wire...)
+		if o.qos == 0 {
+			b.forget(s, o)
+			continue
+		}
+		s.sent = append(s.sent, o)
+	}
+	return dst
+}
+
+// encode writes a message for its subscriber; nil when it has expired.
+func (b *Broker) encode(s *session, c *client, o *outgoing, now time.Time) ([]byte, error) {
+	p := packet.Publish{QoS: o.qos, Retain: o.retain, Topic: o.topic, Payload: o.payload}
+	if c.version == packet.V5 {
+		p.Properties = o.props
+		p.Properties.SubscriptionIDs = o.ids
+	}
+	if !o.expires.IsZero() {
+		left := o.expires.Sub(now)
+		if left <= 0 {
+			return nil, nil
+		}
+		seconds := uint32((left + time.Second - 1) / time.Second)
+		p.Properties.MessageExpiry = &seconds
+	}
+	if o.qos > 0 {
+		o.id = s.identifier()
+		p.ID = o.id
+	}
+	return p.Append(nil, c.version)
+}
+
+// identifier gives one that no message on its way has. There is one, for fewer
+// than 65,535 are on their way.
+func (s *session) identifier() uint16 {
+	for {
+		s.nextID++
+		if s.nextID != 0 && !slices.ContainsFunc(s.sent, func(o *outgoing) bool { return o.id == s.nextID }) {
+			return s.nextID
+		}
+	}
+}
+
+// acknowledged takes PUBACK, PUBREC and PUBCOMP of the client. It returns what is
+// to be answered, or nil. Broker.mu is held.
+func (b *Broker) acknowledged(s *session, a *packet.Ack) packet.Packet {
+	i := slices.IndexFunc(s.sent, func(o *outgoing) bool { return o.id == a.ID })
+	if i < 0 {
+		if a.Kind == packet.PUBREC {
+			return &packet.Ack{Kind: packet.PUBREL, ID: a.ID, Code: packet.PacketIDNotFound}
+		}
+		return nil
+	}
+	o := s.sent[i]
+	if a.Kind == packet.PUBREC && a.Code < packet.Unspecified {
+		o.released = true
+		return &packet.Ack{Kind: packet.PUBREL, ID: a.ID}
+	}
+	if o.qos == 2 && a.Kind == packet.PUBACK || o.qos == 1 && a.Kind == packet.PUBCOMP {
+		return nil
+	}
+	s.sent = slices.Delete(s.sent, i, i+1)
+	b.forget(s, o)
+	s.client.wake()
+	return nil
+}
+
+// resend returns what was sent and not acknowledged, for a client that comes
+// back (4.4). Broker.mu is held.
+func (b *Broker) resend(s *session, c *client) []byte {
+	var dst []byte
+	for _, o := range s.sent {
+		var p packet.Packet = &packet.Ack{Kind: packet.PUBREL, ID: o.id}
+		if !o.released {
+			publish := &packet.Publish{Dup: true, QoS: o.qos, Retain: o.retain, Topic: o.topic, ID: o.id, Payload: o.payload}
+			if c.version == packet.V5 {
+				publish.Properties = o.props
+				publish.Properties.SubscriptionIDs = o.ids
+			}
+			p = publish
+		}
+		if wire, err := p.Append(nil, c.version); err == nil { // it was encoded before
+			dst = append(dst, wire...)
+		}
+	}
+	return dst
+}
+
+// idSet is a set of packet identifiers, of 8 KiB once it has held one.
+type idSet struct {
+	bits  []uint64
+	count int
+}
+
+func (s *idSet) has(id uint16) bool { return s.bits != nil && s.bits[id/64]&(1<<(id%64)) != 0 }
+
+func (s *idSet) add(id uint16) {
+	if s.bits == nil {
+		s.bits = make([]uint64, 1024)
+	}
+	if !s.has(id) {
+		s.bits[id/64] |= 1 << (id % 64)
+		s.count++
+	}
+}
+
+// remove says whether it was there.
+func (s *idSet) remove(id uint16) bool {
+	if !s.has(id) {
+		return false
+	}
+	s.bits[id/64] &^= 1 << (id % 64)
+	s.count--
+	return true
+}

@@ -1,0 +1,131 @@
+package broker
+
+import (
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/weir-edge/weir/ingest/broker/packet"
+	"github.com/weir-edge/weir/ingest/message"
+)
+
+// subscribe takes SUBSCRIBE (3.8). It is answered when a session that is kept is
+// durable with it.
+func (b *Broker) subscribe(c *client, p *packet.Subscribe) error {
+	answer := &packet.Suback{ID: p.ID}
+	var id uint32
+	if list := p.Properties.SubscriptionIDs; len(list) > 0 {
+		id = list[0]
+	}
+	var fresh []retainedFor
+	b.mu.Lock()
+	s := c.session
+	if s.client != c {
+		b.mu.Unlock()
+		return errDone // taken over
+	}
+	for _, wanted := range p.Subscriptions {
+		code := b.check(c, wanted)
+		answer.Codes = append(answer.Codes, code)
+		if code > packet.GrantedQoS2 {
+			continue
+		}
+		sub := subscription{
+			Filter: wanted.Filter, QoS: wanted.QoS, NoLocal: wanted.NoLocal, RetainAsPublished: wanted.RetainAsPublished, ID: id,
+		}
+		_, before := s.subs[sub.Filter]
+		s.subs[sub.Filter] = sub
+		b.tree.add(s, sub)
+		shared, _ := split(sub.Filter)
+		if shared == "" && (wanted.RetainHandling == 0 || wanted.RetainHandling == 1 && !before) {
+			fresh = append(fresh, retainedFor{sub})
+		}
+	}
+	kept := s.persistent()
+	b.mu.Unlock()
+	if kept && !b.keeper.persist(s) {
+		return errors.New("the broker stops")
+	}
+	if c.version == packet.V311 {
+		for i, code := range answer.Codes {
+			if code >= packet.Unspecified {
+				answer.Codes[i] = packet.SubscribeFailure311
+			}
+		}
+	}
+	c.send(answer)
+	b.sendRetained(c, fresh)
+	return nil
+}
+
+// retainedFor is a subscription that gets what is retained.
+type retainedFor struct{ sub subscription }
+
+// check says what is granted (4.7, 4.8.2). Broker.mu is held.
+func (b *Broker) check(c *client, wanted packet.Subscription) packet.Code {
+	name, filter := split(wanted.Filter)
+	shared := strings.HasPrefix(wanted.Filter, "$share/")
+	_, before := c.session.subs[wanted.Filter]
+	switch {
+	case shared && (c.version != packet.V5 || name == "" || strings.ContainsAny(name, "+#") || filter == ""):
+		return packet.TopicFilterInvalid
+	case message.CheckFilter(filter) != nil, strings.Count(filter, "/") >= maxLevels:
+		return packet.TopicFilterInvalid
+	case shared && wanted.NoLocal:
+		return packet.ProtocolError // 3.8.3.1
+	case !c.who.MaySubscribe(c.id, wanted.Filter):
+		return packet.NotAuthorized
+	case !before && len(c.session.subs) >= b.config.MaxSubscriptions:
+		return packet.QuotaExceeded
+	}
+	return packet.Code(wanted.QoS)
+}
+
+// sendRetained queues what is retained for new subscriptions.
+func (b *Broker) sendRetained(c *client, subs []retainedFor) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s, now := c.session, time.Now()
+	if s.client != c {
+		return
+	}
+	for _, r := range subs {
+		for topic, p := range b.retained {
+			if !message.Matches(r.sub.Filter, topic) || !p.expires.IsZero() && !now.Before(p.expires) {
+				continue
+			}
+			o := &outgoing{publication: p, qos: min(p.qos, r.sub.QoS), retain: true}
+			if r.sub.ID != 0 {
+				o.ids = []uint32{r.sub.ID}
+			}
+			b.enqueue(s, o)
+		}
+	}
+}
+
+// unsubscribe takes UNSUBSCRIBE (3.10).
+func (b *Broker) unsubscribe(c *client, p *packet.Unsubscribe) error {
+	answer := &packet.Unsuback{ID: p.ID}
+	b.mu.Lock()
+	s := c.session
+	if s.client != c {
+		b.mu.Unlock()
+		return errDone
+	}
+	for _, filter := range p.Filters {
+		if _, there := s.subs[filter]; !there {
+			answer.Codes = append(answer.Codes, packet.NoSubscriptionExisted)
+			continue
+		}
+		delete(s.subs, filter)
+		b.tree.remove(s, filter)
+		answer.Codes = append(answer.Codes, packet.Success)
+	}
+	kept := s.persistent()
+	b.mu.Unlock()
+	if kept && !b.keeper.persist(s) {
+		return errors.New("the broker stops")
+	}
+	c.send(answer)
+	return nil
+}
