@@ -222,7 +222,11 @@ func sourceMetrics() []figure {
 	}
 	inflight := count("inflight_messages", "Messages received and not durable yet.", func(s Source) int64 { return s.Inflight })
 	inflight.kind = prometheus.GaugeValue
+	clients := count("clients", "Clients that are connected; of a broker.", func(s Source) int64 { return s.Clients })
+	clients.kind = prometheus.GaugeValue
 	return []figure{
+		clients,
+		count("dropped_total", "Messages not passed on to a subscriber for want of room; the log is not concerned.", func(s Source) int64 { return s.Dropped }),
 		count("messages_total", "Messages received.", func(s Source) int64 { return s.Messages }),
 		count("bytes_total", "Bytes of their payloads.", func(s Source) int64 { return s.Bytes }),
 		count("appended_total", "Messages made durable.", func(s Source) int64 { return s.Appended }),

@@ -71,6 +71,8 @@ type Source struct {
 	Duplicates   int64  `json:"duplicates"`          // redelivered, and in the log already
 	SetAside     int64  `json:"set_aside"`           // could not become a record
 	Lost         int64  `json:"lost"`                // could not even be set aside
+	Clients      int64  `json:"clients"`             // connected; of a broker
+	Dropped      int64  `json:"dropped"`             // for a subscriber that was full; the log is not concerned
 	Refused      int64  `json:"refused"`             // turned away with an answer that says why
 	Connects     int64  `json:"connects"`            // connections made or taken; of http: requests
 	Inflight     int64  `json:"inflight"`            // received and not durable yet

@@ -12,6 +12,7 @@ import (
 	"github.com/weir-edge/weir/analytics/sql"
 	"github.com/weir-edge/weir/buffer"
 	"github.com/weir-edge/weir/ingest"
+	"github.com/weir-edge/weir/ingest/broker"
 )
 
 // invalid is what the text of an error may begin with that says nothing here.
@@ -37,6 +38,9 @@ func (c checker) check(cfg *Config, top place) {
 		c.validate(sources.item(i), source.Validate())
 	}
 	c.validate(top.key("video"), cfg.Video.Validate())
+	if cfg.Ingest.Broker != nil {
+		c.validate(top.find("ingest.broker"), cfg.Ingest.Broker.Validate())
+	}
 	if cfg.Ingest.HTTP != nil {
 		c.validate(top.find("ingest.http"), cfg.Ingest.HTTP.Validate())
 	}
@@ -150,6 +154,9 @@ func (c checker) names(cfg *Config, top place) {
 	for i, source := range cfg.Ingest.MQTT {
 		sources = append(sources, named{top.find("ingest.mqtt").item(i), source.Name})
 	}
+	if cfg.Ingest.Broker != nil {
+		sources = append(sources, named{top.find("ingest.broker"), cfg.Ingest.Broker.Name})
+	}
 	if cfg.Ingest.HTTP != nil {
 		sources = append(sources, named{top.find("ingest.http"), cfg.Ingest.HTTP.Name})
 	}
@@ -195,7 +202,7 @@ func (c checker) sessions(cfg *Config, list place) {
 // cameraStreams finds cameras whose stream would be one of data: they are kept
 // in different ways.
 func (c checker) cameraStreams(cfg *Config, top place) {
-	data := map[string]string{ingest.Aside: "the stream of what is set aside"}
+	data := map[string]string{ingest.Aside: "the stream of what is set aside", broker.StateStream: "the broker's own stream"}
 	for _, n := range streamsNamed(cfg, top) {
 		if _, ok := data[n.name]; !ok {
 			data[n.name] = "the stream of " + n.at.path
@@ -217,6 +224,11 @@ func streamsNamed(cfg *Config, top place) (list []named) {
 	for i, source := range cfg.Ingest.MQTT {
 		for j, topic := range source.Topics {
 			list = append(list, named{top.find("ingest.mqtt").item(i).key("topics").item(j), topic.Stream})
+		}
+	}
+	if cfg.Ingest.Broker != nil {
+		for j, topic := range cfg.Ingest.Broker.Topics {
+			list = append(list, named{top.find("ingest.broker.topics").item(j), topic.Stream})
 		}
 	}
 	if cfg.Ingest.HTTP != nil {
@@ -246,6 +258,13 @@ func (c checker) ports(cfg *Config, top place) {
 	for i, camera := range cfg.Video.Cameras {
 		if address, err := camera.Listen(); err == nil {
 			all = append(all, listener{top.find("video.cameras").item(i).key("url"), "udp", address})
+		}
+	}
+	if cfg.Ingest.Broker != nil {
+		if hostPort, _, err := cfg.Ingest.Broker.Address(); err == nil {
+			if address, ok := addressOf(hostPort); ok {
+				all = append(all, listener{top.find("ingest.broker.listen"), "tcp", address})
+			}
 		}
 	}
 	if cfg.Ingest.HTTP != nil {

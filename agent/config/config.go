@@ -35,6 +35,7 @@ import (
 	"github.com/weir-edge/weir/agent/api"
 	"github.com/weir-edge/weir/analytics/sql"
 	"github.com/weir-edge/weir/buffer"
+	"github.com/weir-edge/weir/ingest/broker"
 	"github.com/weir-edge/weir/ingest/http"
 	"github.com/weir-edge/weir/ingest/mqtt"
 	"github.com/weir-edge/weir/uplink"
@@ -74,8 +75,9 @@ type Node struct {
 
 // Ingest is the `ingest:` section.
 type Ingest struct {
-	MQTT []mqtt.Config `yaml:"mqtt"`
-	HTTP *http.Config  `yaml:"http"` // nil: none
+	Broker *broker.Config `yaml:"broker"` // nil: none
+	MQTT   []mqtt.Config  `yaml:"mqtt"`
+	HTTP   *http.Config   `yaml:"http"` // nil: none
 }
 
 // Uplink is one entry of the `uplink:` section: what every uplink has, and
@@ -229,6 +231,7 @@ func newDecoder(c *collector, o Options) *decoder {
 	}
 	for _, initial := range []any{
 		buffer.DefaultStreamConfig(buffer.Data), mqtt.DefaultConfig(), mqtt.DefaultTopic(), http.DefaultConfig(),
+		broker.DefaultConfig(), broker.DefaultTopic(),
 		video.CameraConfig{}.WithDefaults(), sql.DefaultQuery(), Uplink{Config: uplink.DefaultConfig(), NATS: nats.DefaultConfig()},
 	} {
 		d.defaults[reflect.TypeOf(initial)] = reflect.ValueOf(initial)

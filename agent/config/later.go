@@ -15,7 +15,6 @@ const notSupported = "not supported by this version"
 func later() map[reflect.Type][]string {
 	return map[reflect.Type][]string{
 		reflect.TypeFor[Config](): {"kinesis"},
-		reflect.TypeFor[Ingest](): {"broker"},
 	}
 }
 

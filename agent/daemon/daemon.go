@@ -260,7 +260,9 @@ func (d *Daemon) reload(ctx, base context.Context, next *config.Config) {
 	}
 	for _, spec := range specs {
 		p := running[spec.key()]
-		if !keep[spec.key()] {
+		if keep[spec.key()] {
+			p.reload()
+		} else {
 			p = newPart(spec, d.logger)
 			p.start(base)
 		}

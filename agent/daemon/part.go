@@ -36,6 +36,7 @@ const (
 // itself. Exactly one of the snapshots is set, none for the API.
 type instance struct {
 	run    func(context.Context) error
+	reload func() error // reads its own files anew; nil: it has none
 	source func() api.Source
 	camera func() api.Camera
 	query  func() api.Query
@@ -163,6 +164,16 @@ func (p *part) once(ctx context.Context) (err error) {
 	p.mu.Unlock()
 	p.set(api.Running, nil)
 	return built.run(ctx)
+}
+
+// reload has a part that goes on read its own files anew; one with a fault
+// changes nothing.
+func (p *part) reload() {
+	if _, current := p.snapshot(); current.reload != nil {
+		if err := current.reload(); err != nil {
+			p.logger.Error("its files have a fault; what was read before stays", "error", err)
+		}
+	}
 }
 
 func (p *part) set(state api.State, err error) {

@@ -13,6 +13,7 @@ import (
 	"github.com/weir-edge/weir/analytics"
 	"github.com/weir-edge/weir/analytics/sql"
 	"github.com/weir-edge/weir/buffer"
+	"github.com/weir-edge/weir/ingest/broker"
 	"github.com/weir-edge/weir/ingest/http"
 	"github.com/weir-edge/weir/ingest/mqtt"
 	"github.com/weir-edge/weir/uplink"
@@ -29,6 +30,11 @@ func streamsOf(cfg *config.Config) map[string]buffer.StreamConfig {
 	streams := make(map[string]buffer.StreamConfig, len(cfg.Streams))
 	for _, source := range cfg.Ingest.MQTT {
 		for _, topic := range source.Topics {
+			streams[topic.Stream] = buffer.DefaultStreamConfig(buffer.Data)
+		}
+	}
+	if cfg.Ingest.Broker != nil {
+		for _, topic := range cfg.Ingest.Broker.Topics {
 			streams[topic.Stream] = buffer.DefaultStreamConfig(buffer.Data)
 		}
 	}
@@ -49,6 +55,9 @@ func streamsOf(cfg *config.Config) map[string]buffer.StreamConfig {
 		}
 	}
 	maps.Copy(streams, cfg.Streams)
+	if cfg.Ingest.Broker != nil {
+		streams[broker.StateStream] = cfg.Ingest.Broker.StateStreamConfig()
+	}
 	for _, camera := range cfg.Video.Cameras {
 		streams[camera.Stream()] = camera.StreamConfig()
 	}
@@ -61,6 +70,9 @@ func (d *Daemon) specs(cfg *config.Config) []partSpec {
 	var specs []partSpec
 	for _, source := range cfg.Ingest.MQTT {
 		specs = append(specs, d.mqttSource(cfg.Node.ID, source))
+	}
+	if cfg.Ingest.Broker != nil {
+		specs = append(specs, d.broker(*cfg.Ingest.Broker))
 	}
 	if cfg.Ingest.HTTP != nil {
 		specs = append(specs, d.httpSource(*cfg.Ingest.HTTP))
@@ -100,6 +112,37 @@ func mqttStatus(s mqtt.Status) api.Source {
 		Messages: s.Received, Bytes: s.ReceivedBytes, Appended: s.Appended, Acknowledged: s.Acknowledged,
 		Duplicates: s.Repeated, SetAside: s.SetAside, Lost: s.Lost, Connects: s.Connects, Inflight: s.Inflight,
 		LogError: s.LogError,
+	}
+	return out
+}
+
+// broker is a broker that devices connect to.
+func (d *Daemon) broker(cfg broker.Config) partSpec {
+	return partSpec{kind: sourceKind, name: cfg.Name, typ: "broker", config: cfg, build: func() (instance, error) {
+		b, err := broker.New(broker.Options{
+			Config: cfg, Log: d.log, Places: d.log, Logger: d.logger.With("part", "source "+cfg.Name),
+		})
+		if err != nil {
+			return instance{}, err
+		}
+		scheme := "tcp://"
+		if cfg.TLS.CertFile != "" {
+			scheme = "tls://"
+		}
+		return instance{run: b.Run, reload: b.Reload, source: func() api.Source { return brokerStatus(scheme, b.Status()) }}, nil
+	}}
+}
+
+func brokerStatus(scheme string, s broker.Status) api.Source {
+	states := map[broker.State]api.State{broker.Starting: api.Starting, broker.Listening: api.Running, broker.Stopped: api.Stopped}
+	out := api.Source{
+		Part: api.Part{State: states[s.State], Since: s.Since}, URL: scheme + s.Address, Clients: s.Clients,
+		Messages: s.Received, Bytes: s.ReceivedBytes, Appended: s.Appended, Acknowledged: s.Acknowledged, Duplicates: s.Repeated,
+		SetAside: s.SetAside, Lost: s.Lost, Dropped: s.Dropped, Refused: s.Denied, Connects: s.Connects, Inflight: s.Inflight,
+		LogError: s.LogError,
+	}
+	for _, n := range s.Refused {
+		out.Refused += n
 	}
 	return out
 }

@@ -1,19 +1,20 @@
 // Package demo is `weir demo`: a whole installation in one process, on
-// loopback, with nothing to install. It runs an MQTT broker, simulated sensors
-// that publish to it, a looping video that plays a camera, a NATS JetStream
-// server as the centre, and between them the daemon itself, from a
-// configuration file like any other.
+// loopback, with nothing to install. It runs the daemon itself, from a
+// configuration file like any other, with its broker for devices and a query;
+// simulated sensors that publish to it, a looping video that plays a camera, and
+// a NATS JetStream server as the centre.
 //
 // Run is its entry. It draws what flows once a second and succeeds only if
 // data really arrived at the centre. A binary built with the tag slim has no
 // centre in it and refuses the demo.
 //
-// Nothing here is for production: the broker lets everyone in, which is why it
-// listens on loopback only.
+// Nothing here is for production: broker and centre let everyone in, which is
+// why they listen on loopback only.
 package demo
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -21,11 +22,13 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/weir-edge/weir/agent/api"
 	"github.com/weir-edge/weir/agent/config"
 	"github.com/weir-edge/weir/agent/daemon"
+	"github.com/weir-edge/weir/buffer"
 )
 
 // Options are what a demo is made of.
@@ -89,11 +92,11 @@ func Run(ctx context.Context, o Options) (err error) {
 	if o.AnyPort {
 		wanted = ports{}
 	}
-	stage, err := build(dir, wanted, logger)
+	stage, err := build(dir, wanted)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, stage.close()) }()
+	defer stage.close()
 	return stage.play(ctx, o, logger)
 }
 
@@ -117,36 +120,36 @@ func makeDir(wanted string) (dir string, remove func() error, err error) {
 // stage is everything around the daemon.
 type stage struct {
 	dir    string
-	broker *broker
 	centre centre
 	video  string // host:port the camera sends to
 	config *config.Config
 	before int64 // messages the centre held before, from an earlier demo
 }
 
-// build starts broker and centre and loads the configuration that joins them.
-func build(dir string, wanted ports, logger *slog.Logger) (*stage, error) {
+// build starts the centre and loads the configuration.
+func build(dir string, wanted ports) (*stage, error) {
 	s := &stage{dir: dir}
 	var err error
-	if s.broker, err = startBroker(freeTCP(wanted.mqtt), logger.With("part", "broker")); err != nil {
+	if s.centre, err = startCentre(freeTCP(wanted.nats), filepath.Join(dir, "centre")); err != nil {
 		return nil, err
 	}
-	if s.centre, err = startCentre(freeTCP(wanted.nats), filepath.Join(dir, "centre")); err != nil {
-		return nil, errors.Join(err, s.close())
-	}
 	if s.video, err = freeUDP(wanted.video); err != nil {
-		return nil, errors.Join(err, s.close())
+		s.close()
+		return nil, err
 	}
 	if s.before, err = s.centre.Messages(); err != nil {
-		return nil, errors.Join(fmt.Errorf("ask the centre: %w", err), s.close())
+		s.close()
+		return nil, fmt.Errorf("ask the centre: %w", err)
 	}
 	path := filepath.Join(dir, "weir.yaml")
-	text := fmt.Sprintf(configuration, filepath.Join(dir, "log"), s.broker.address, s.video, s.centre.URL(), freeTCP(wanted.api))
+	text := fmt.Sprintf(configuration, filepath.Join(dir, "log"), freeTCP(wanted.mqtt), s.video, s.centre.URL(), freeTCP(wanted.api))
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		return nil, errors.Join(fmt.Errorf("write the demo's configuration: %w", err), s.close())
+		s.close()
+		return nil, fmt.Errorf("write the demo's configuration: %w", err)
 	}
 	if s.config, err = config.Load(path, config.Options{Secrets: true}); err != nil {
-		return nil, errors.Join(fmt.Errorf("load the demo's configuration: %w", err), s.close())
+		s.close()
+		return nil, fmt.Errorf("load the demo's configuration: %w", err)
 	}
 	return s, nil
 }
@@ -162,21 +165,26 @@ buffer:
 streams:
   telemetry: {shards: 2, retention: 24h}
 ingest:
-  mqtt:
-    - name: plant
-      url: mqtt://%s
-      client_id: weir-demo
-      topics:
-        - {filter: "sensors/#", qos: 1, stream: telemetry, partition_key: "{topic[1]}"}
+  broker:
+    listen: "tcp://%s"
+    topics:
+      - {filter: "sensors/#", stream: telemetry, partition_key: "{topic[1]}"}
 video:
   cameras:
     - {name: dock, url: "rtp://%s", codec: h264}
+analytics:
+  queries:
+    - name: two-second-average
+      sql: >
+        INSERT INTO averages
+        SELECT sensor, AVG(value) AS mean, COUNT(*) AS n, window_start
+        FROM telemetry GROUP BY sensor, TUMBLE(arrival, INTERVAL '2' SECOND)
 uplink:
   - name: central
     type: nats
     url: %s
     create: WEIR
-    streams: [telemetry]
+    streams: [telemetry, averages]
     batch: {max_records: 500, max_bytes: 1MiB, max_delay: 200ms}
 api: {listen: "%s"}
 `
@@ -195,7 +203,7 @@ func (s *stage) play(ctx context.Context, o Options, logger *slog.Logger) error 
 		stopNode()
 		return err
 	}
-	world := startWorld(ctx, s.broker.address, s.video, logger)
+	world := startWorld(ctx, func() string { return brokerOf(node) }, s.video, logger)
 	screen := &screen{out: o.Out, terminal: o.Terminal, address: node.API().Address, dir: s.dir, kept: o.Dir != ""}
 	last, err := s.watch(ctx, node, ended, screen)
 	// The sensors stop before the daemon does: what they sent is taken in.
@@ -254,14 +262,33 @@ type sample struct {
 	out      int64 // messages that arrived at the centre
 	lag      int64 // records the uplink has not delivered
 	cameras  []api.Camera
+	queries  []api.Query
+	average  average // the newest
 	problems []api.Problem
+}
+
+// average is a row of the demo's query.
+type average struct {
+	Sensor string  `json:"sensor"`
+	Mean   float64 `json:"mean"`
+	N      int64   `json:"n"`
+}
+
+// brokerOf is where the daemon's broker listens; "" while it does not.
+func brokerOf(node *daemon.Daemon) string {
+	for _, source := range node.Parts().Sources {
+		if source.Type == "broker" && source.State == api.Running {
+			return strings.TrimPrefix(source.URL, "tcp://")
+		}
+	}
+	return ""
 }
 
 func (s *stage) sample(node *daemon.Daemon) (sample, error) {
 	parts, stats := node.Parts(), node.Log().Stats()
 	now := sample{
 		at: time.Now(), records: stats.AppendedRecords, disk: stats.DiskBytes,
-		cameras: parts.Cameras, problems: node.Health().Problems,
+		cameras: parts.Cameras, queries: parts.Queries, problems: node.Health().Problems,
 	}
 	for _, source := range parts.Sources {
 		now.in += source.Appended
@@ -271,6 +298,10 @@ func (s *stage) sample(node *daemon.Daemon) (sample, error) {
 			now.lag += lag.Records
 		}
 	}
+	var err error
+	if now.average, err = newestAverage(node); err != nil {
+		return now, err
+	}
 	held, err := s.centre.Messages()
 	if err != nil {
 		return now, fmt.Errorf("ask the centre: %w", err)
@@ -279,15 +310,28 @@ func (s *stage) sample(node *daemon.Daemon) (sample, error) {
 	return now, nil
 }
 
-func (s *stage) close() error {
-	var err error
-	if s.broker != nil {
-		err = s.broker.close()
+// newestAverage reads the last row of the query; the zero value before the
+// first.
+func newestAverage(node *daemon.Daemon) (average, error) {
+	info, err := node.Log().Stream("averages")
+	if err != nil || info.Shards[0].First == info.Shards[0].Next {
+		return average{}, nil // nothing yet
 	}
+	page, err := node.Log().Read(context.Background(), "averages", buffer.Position{Sequence: info.Shards[0].Next - 1}, buffer.Limit{MaxRecords: 1})
+	if err != nil || len(page.Entries) == 0 {
+		return average{}, err
+	}
+	var row average
+	if err := json.Unmarshal(page.Entries[0].Data, &row); err != nil {
+		return average{}, fmt.Errorf("read a row of the query: %w", err)
+	}
+	return row, nil
+}
+
+func (s *stage) close() {
 	if s.centre != nil {
 		s.centre.Close()
 	}
-	return err
 }
 
 // freeTCP returns the loopback address with wanted if that port is free, else

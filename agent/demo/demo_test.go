@@ -47,7 +47,7 @@ func TestDemoFlows(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	s := &screen{end: cancel, began: time.Now(),
-		until: regexp.MustCompile(`(?m)^.* in=[1-9]\d* .*log=[1-9]\d* .*out=[1-9]\d* .*cameras=1 frames=[1-9]\d* fragments=[1-9]\d*$`)}
+		until: regexp.MustCompile(`(?m)^.* in=[1-9]\d* .*log=[1-9]\d* .*out=[1-9]\d* .*averages=[1-9]\d* \(s-\d\d [\d.]+ of \d+\) cameras=1 frames=[1-9]\d* fragments=[1-9]\d*$`)}
 	dir := filepath.Join(t.TempDir(), "kept")
 	if err := demo.Run(ctx, demo.Options{Dir: dir, Out: s, AnyPort: true, Version: "test"}); err != nil {
 		t.Fatalf("%v\n%s", err, s.text.String())
@@ -60,7 +60,7 @@ func TestDemoFlows(t *testing.T) {
 	if strings.Contains(text, "\x1b") {
 		t.Error("escapes on a pipe")
 	}
-	for _, part := range []string{"weir tail telemetry", "weir status", "weir video clip dock", "done: "} {
+	for _, part := range []string{"weir tail telemetry", "weir tail averages", "weir status", "weir video clip dock", "done: "} {
 		if !strings.Contains(text, part) {
 			t.Errorf("it does not say %q:\n%s", part, text)
 		}

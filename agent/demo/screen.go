@@ -34,14 +34,17 @@ func (s *screen) draw(now, before sample) {
 	}
 	seconds := max(now.at.Sub(before.at).Seconds(), 0.001)
 	rate := func(now, before int64) float64 { return float64(now-before) / seconds }
-	var frames, fragments int64
+	var frames, fragments, rows int64
+	for _, query := range now.queries {
+		rows += query.Rows
+	}
 	for _, camera := range now.cameras {
 		frames, fragments = frames+camera.Frames, fragments+camera.Fragments
 	}
 	if !s.terminal {
-		s.write(fmt.Sprintf("%3.0fs in=%d (%.0f/s) log=%d records %d bytes out=%d (%.0f/s) lag=%d cameras=%d frames=%d fragments=%d%s\n",
+		s.write(fmt.Sprintf("%3.0fs in=%d (%.0f/s) log=%d records %d bytes out=%d (%.0f/s) lag=%d averages=%d%s cameras=%d frames=%d fragments=%d%s\n",
 			now.at.Sub(s.began).Seconds(), now.in, rate(now.in, before.in), now.records, now.disk,
-			now.out, rate(now.out, before.out), now.lag, len(now.cameras), frames, fragments, problemText(now.problems)))
+			now.out, rate(now.out, before.out), now.lag, rows, now.average.text(" (%s %.2f of %d)"), len(now.cameras), frames, fragments, problemText(now.problems)))
 		return
 	}
 	lines := []string{
@@ -50,6 +53,10 @@ func (s *screen) draw(now, before sample) {
 		fmt.Sprintf("%-8s %12d %12.0f   records, %.1f MiB on disk", "log", now.records, rate(now.records, before.records), float64(now.disk)/(1<<20)),
 		fmt.Sprintf("%-8s %12d %12.0f   messages at the centre", "out", now.out, rate(now.out, before.out)),
 		fmt.Sprintf("%-8s %12d %12s   records not at the centre yet", "lag", now.lag, ""),
+	}
+	for _, query := range now.queries {
+		lines = append(lines, fmt.Sprintf("%-8s %12d %12s   rows of the query %s%s",
+			"averages", query.Rows, "", query.Name, now.average.text(": %s has a mean of %.2f over %d values")))
 	}
 	for _, camera := range now.cameras {
 		lines = append(lines, fmt.Sprintf("%-8s %12d %12s   frames of camera %s, %s, in %d fragments",
@@ -68,6 +75,14 @@ func (s *screen) draw(now, before sample) {
 	text.WriteString("\x1b[J")
 	s.drawn = len(lines)
 	s.write(text.String())
+}
+
+// text shows the row; "" before the first.
+func (a average) text(format string) string {
+	if a.N == 0 {
+		return ""
+	}
+	return fmt.Sprintf(format, a.Sensor, a.Mean, a.N)
 }
 
 func problemText(problems []api.Problem) string {
@@ -89,6 +104,7 @@ data is in %s%s
 in another terminal, try:
   weir status%[3]s
   weir tail telemetry --follow%[3]s
+  weir tail averages --follow --raw%[3]s
   echo '{"sensor":"me","value":42}' | weir put telemetry --key me%[3]s
   weir video list%[3]s
   weir video clip dock --from 10s -o clip.mp4%[3]s

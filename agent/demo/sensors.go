@@ -34,15 +34,15 @@ type world struct {
 	group  sync.WaitGroup
 }
 
-// startWorld starts the sensors, which publish to the broker, and the camera,
-// which sends to video, both host:port.
-func startWorld(ctx context.Context, broker, video string, logger *slog.Logger) *world {
+// startWorld starts the sensors, which publish to the broker once it has an
+// address, and the camera, which sends to video; both host:port.
+func startWorld(ctx context.Context, broker func() string, video string, logger *slog.Logger) *world {
 	ctx, cancel := context.WithCancel(ctx)
 	w := &world{cancel: cancel}
 	for i := range sensors {
 		w.group.Go(func() {
 			name := fmt.Sprintf("s-%02d", i+1)
-			if err := runSensor(ctx, broker, name); err != nil {
+			if err := runSensor(ctx, whenThere(ctx, broker), name); err != nil {
 				logger.Error("sensor ended", "sensor", name, "error", err)
 			}
 		})
@@ -61,8 +61,27 @@ func (w *world) stop() {
 	w.group.Wait()
 }
 
+// whenThere waits for an address; it is "" if ctx ended first.
+func whenThere(ctx context.Context, address func() string) string {
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		if a := address(); a != "" {
+			return a
+		}
+		select {
+		case <-ctx.Done():
+			return ""
+		case <-ticker.C:
+		}
+	}
+}
+
 // runSensor publishes a slow wave with noise until ctx is done.
 func runSensor(ctx context.Context, broker, name string) error {
+	if ctx.Err() != nil {
+		return nil
+	}
 	client := mqtt.NewClient(mqtt.NewClientOptions().AddBroker("tcp://" + broker).SetClientID("demo-" + name).
 		SetConnectTimeout(5 * time.Second).SetWriteTimeout(5 * time.Second).SetOrderMatters(false))
 	if err := wait(ctx, client.Connect()); err != nil {
@@ -72,6 +91,8 @@ func runSensor(ctx context.Context, broker, name string) error {
 	ticker := time.NewTicker(sensorInterval)
 	defer ticker.Stop()
 	phase := rand.Float64() * 2 * math.Pi
+	// An acknowledgement takes a commit of the log: some are waited for at once.
+	var unacknowledged [8]mqtt.Token
 	for n := int64(1); ; n++ {
 		select {
 		case <-ctx.Done():
@@ -85,9 +106,13 @@ func runSensor(ctx context.Context, broker, name string) error {
 		if err != nil {
 			return fmt.Errorf("encode a reading: %w", err)
 		}
-		if err := wait(ctx, client.Publish("sensors/"+name+"/temperature", 1, false, payload)); err != nil {
-			return fmt.Errorf("publish for sensor %s: %w", name, err)
+		slot := &unacknowledged[n%int64(len(unacknowledged))]
+		if *slot != nil {
+			if err := wait(ctx, *slot); err != nil {
+				return fmt.Errorf("publish for sensor %s: %w", name, err)
+			}
 		}
+		*slot = client.Publish("sensors/"+name+"/temperature", 1, false, payload)
 	}
 }
 
