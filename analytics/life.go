@@ -192,10 +192,15 @@ func (l *life) round(ctx context.Context) error {
 			}
 		}
 	}
-	if s := l.shards[l.Analyzer.Progress().Behind]; s != nil && !s.atEnd {
-		return l.read(ctx, s)
+	s := l.shards[l.Analyzer.Progress().Behind]
+	if s == nil || s.atEnd {
+		i := slices.IndexFunc(l.order, func(s *shard) bool { return !s.atEnd })
+		if i < 0 {
+			return nil
+		}
+		s = l.order[i]
 	}
-	return nil
+	return l.read(ctx, s)
 }
 
 // read hands a page of a shard to the analyzer.
