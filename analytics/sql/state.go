@@ -2,6 +2,7 @@ package sql
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -230,8 +231,8 @@ func (a *Analyzer) decodePane(r *reader) {
 		key := string(r.bytes(int(r.limited(maxKey + 1))))
 		rest := []byte(key)
 		for range a.plan.keys {
-			var err error
-			if _, rest, err = decodeKey(rest); err != nil {
+			d, more, err := decodeKey(rest)
+			if rest = more; err != nil || d.kind == kindJSON && !json.Valid(d.s) {
 				r.fail()
 				return
 			}
@@ -290,7 +291,8 @@ func (a *aggregate) decodeTotal(r *reader) total {
 	default:
 		r.fail()
 	}
-	if extreme && t.kind == kindNull && t.n != 0 {
+	// A sum may be infinite, and then is NULL; an extreme never is.
+	if extreme && (t.kind == kindNull && t.n != 0 || t.f-t.f != 0) {
 		r.fail()
 	}
 	return t

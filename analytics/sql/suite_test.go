@@ -31,3 +31,5 @@ func TestSuite(t *testing.T) {
 		Rows: 30 * 4,
 	})
 }
+
+func newLog(testing.TB) *analyticstest.Log { return analyticstest.NewLog(nil) }
