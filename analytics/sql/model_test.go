@@ -23,7 +23,7 @@ const modelQuery = `INSERT INTO o SELECT sensor, window_start, COUNT(*) AS n, CO
 // drawShard makes the records of one shard, with a clock that does what clocks
 // do.
 func drawShard(r *rapid.T, id buffer.ShardID) []buffer.Entry {
-	at := int64(1_790_000_000_000)
+	at := int64(900_000_000_000) // before the time of a bubble
 	var list []buffer.Entry
 	for i := range rapid.IntRange(0, 60).Draw(r, "records") {
 		switch rapid.IntRange(0, 19).Draw(r, "clock") {
