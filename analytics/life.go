@@ -69,8 +69,6 @@ func (l *life) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		l.status.works(l.Logger)
-		*l.pause = 0
 		if l.more() {
 			continue
 		}
@@ -127,7 +125,18 @@ func (l *life) step(ctx context.Context) error {
 	if l.dirty && time.Since(l.committed) >= l.every() {
 		return l.commit(ctx, nil)
 	}
+	if !l.dirty {
+		l.works()
+	}
 	return nil
+}
+
+// works ends a failure and its pauses: when a commit succeeded, or there is
+// nothing to commit. That reading goes well is not enough: then a log that
+// takes no commit would be tried, and read again, without rest.
+func (l *life) works() {
+	l.status.works(l.Logger)
+	*l.pause = 0
 }
 
 // every is the least time between two commits without rows.
@@ -277,6 +286,7 @@ func (l *life) commit(ctx context.Context, rows []buffer.Record) error {
 		}
 	}
 	l.dirty, l.torn, l.committed, l.stateBytes = false, false, time.Now(), len(state)
+	l.works()
 	l.status.change(func(s *Status) {
 		s.Commits, s.StateBytes = s.Commits+1, len(state)
 		if len(rows) > 0 {

@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"strings"
 	"testing"
 
@@ -151,9 +149,7 @@ func TestPoison(t *testing.T) {
 	if _, err := log.Append(t.Context(), "i", records...); err != nil {
 		t.Fatal(err)
 	}
-	var told strings.Builder
-	r, err := analytics.New(analytics.Options{Name: "q", Input: "i", Output: "o", Analyzer: newCopier(), Log: log,
-		Logger: slog.New(slog.NewTextHandler(io.Writer(&told), nil))})
+	r, err := analytics.New(analytics.Options{Name: "q", Input: "i", Output: "o", Analyzer: newCopier(), Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}

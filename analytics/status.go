@@ -25,20 +25,20 @@ type Status struct {
 	Consumer      string    `json:"consumer"`       // its lag stands in the log
 	Input         string    `json:"input"`
 	Output        string    `json:"output"`
-	Records       int64     `json:"records"`        // read and analyzed; after a failure some are read again
-	Rows          int64     `json:"rows"`           // appended to the output
-	Commits       int64     `json:"commits"`        // all, with rows and without
-	Late          int64     `json:"late"`           // counted in a later window than that of their arrival
-	Setbacks      int64     `json:"setbacks"`       // times the clock was set back, by shard
-	BadRecords    int64     `json:"bad_records"`    // not what the query reads
-	BadValues     int64     `json:"bad_values"`     // records with a value that counted as NULL
-	LastBad       string    `json:"last_bad"`       // what was wrong
-	MissedRecords int64     `json:"missed_records"` // gone from the log before they were read
-	Gaps          int64     `json:"gaps"`           // runs of them
-	Retries       int64     `json:"retries"`        // failures of the log after which it was tried again
-	Windows       int       `json:"windows"`        // open
-	Groups        int       `json:"groups"`         // in open windows
-	StateBytes    int       `json:"state_bytes"`    // at the last commit
+	Records       int64     `json:"records"`            // read and analyzed; after a failure some are read again
+	Rows          int64     `json:"rows"`               // appended to the output
+	Commits       int64     `json:"commits"`            // all, with rows and without
+	Late          int64     `json:"late"`               // counted in a later window than that of their arrival
+	Setbacks      int64     `json:"setbacks"`           // times the clock was set back, by shard
+	BadRecords    int64     `json:"bad_records"`        // not what the query reads
+	BadValues     int64     `json:"bad_values"`         // records with a value that counted as NULL
+	LastBad       string    `json:"last_bad,omitempty"` // what was wrong
+	MissedRecords int64     `json:"missed_records"`     // gone from the log before they were read
+	Gaps          int64     `json:"gaps"`               // runs of them
+	Retries       int64     `json:"retries"`            // failures of the log after which it was tried again
+	Windows       int       `json:"windows"`            // open
+	Groups        int       `json:"groups"`             // in open windows
+	StateBytes    int       `json:"state_bytes"`        // at the last commit
 	Watermark     time.Time `json:"watermark,omitzero"`
 	LastRow       time.Time `json:"last_row,omitzero"`   // when rows were last appended
 	LastError     string    `json:"last_error,omitzero"` // of the log, while it fails; or why it stopped
@@ -67,10 +67,11 @@ func (s *status) change(f func(*Status)) {
 	f(&s.now)
 }
 
+// enter says what the runner does, unless it is failing: that ends with works.
 func (s *status) enter(state State) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.now.State != state {
+	if s.now.State != state && s.now.FailingSince.IsZero() {
 		s.now.State, s.now.Since = state, time.Now()
 	}
 }

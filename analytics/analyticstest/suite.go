@@ -55,6 +55,7 @@ func Run(t *testing.T, h Harness) {
 		"kill after each commit":  func(s *suite) { s.kills(true) },
 		"stop and go":             (*suite).stops,
 		"unknown outcome":         (*suite).unknown,
+		"log is broken":           (*suite).broken,
 		"log is full":             (*suite).full,
 		"stop while full":         (*suite).stopFull,
 		"idle shards":             (*suite).idle,
@@ -268,6 +269,38 @@ func (s *suite) unknown() {
 		s.Errorf("%d retries are told", st.Retries)
 	}
 	s.same("unknown outcomes", log)
+}
+
+// broken: commits that fail for an hour are tried with pauses that grow,
+// though reading goes well all the time.
+func (s *suite) broken() {
+	log := s.filled(3)
+	repaired := start.Add(2 * time.Hour)
+	log.Trouble = func(int) (bool, error) {
+		if time.Now().Before(repaired) {
+			return false, errors.New("the disk is gone")
+		}
+		return true, nil
+	}
+	r := s.runner(log)
+	ctx, cancel := context.WithCancel(s.Context())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	time.Sleep(time.Hour)
+	st := r.Status()
+	if st.State != analytics.Failing || !strings.Contains(st.LastError, "the disk is gone") || st.Retries < 100 || st.Retries > 2000 || log.Reads() > 50_000 {
+		s.Errorf("after an hour of failures and %d reads the status is %+v", log.Reads(), st)
+	}
+	time.Sleep(2 * time.Hour)
+	if st := r.Status(); st.State != analytics.Live || st.LastError != "" || st.Rows != int64(len(s.want)) {
+		s.Errorf("after the repair the status is %+v", st)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		s.Error(err)
+	}
+	s.same("after the log was broken", log)
 }
 
 // full: nothing is lost while there is no room, and the status says so.

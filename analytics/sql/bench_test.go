@@ -49,3 +49,31 @@ func BenchmarkAnalyze(b *testing.B) {
 	}
 	benchmark(b, plan.Analyzer(Options{Name: "q", MaxGroups: 1000}))
 }
+
+// BenchmarkState packs and unpacks what a state of many groups is.
+func BenchmarkState(b *testing.B) {
+	plan, err := Compile(contract)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, groups := range []int{50, 1000, 10_000} {
+		b.Run(fmt.Sprint(groups), func(b *testing.B) {
+			a := plan.Analyzer(Options{Name: "q", MaxGroups: groups})
+			for i := range groups {
+				data := fmt.Appendf(nil, `{"sensor":"plant-3/line-%d/s-%05d","value":%d.%d}`, i%7, i, 20+i%7, i*7919%1000)
+				e := buffer.Entry{Sequence: buffer.Sequence(i + 1), Record: buffer.Record{Data: data, Arrival: time.UnixMilli(1_790_000_000_000)}}
+				if err := a.Analyze(analytics.Batch{Entries: []buffer.Entry{e}}); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportAllocs()
+			var state []byte
+			for b.Loop() {
+				if state, err = a.State(); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(len(state))/float64(groups), "bytes/group")
+		})
+	}
+}
