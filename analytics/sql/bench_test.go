@@ -77,3 +77,32 @@ func BenchmarkState(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkBacklog is a query that catches up on a log on the disk: read,
+// analyze, commit.
+func BenchmarkBacklog(b *testing.B) {
+	const records = 200_000
+	log := openLog(b, b.TempDir())
+	defer func() {
+		if err := log.Close(); err != nil {
+			b.Error(err)
+		}
+	}()
+	begin := time.Now().Add(-2 * time.Hour)
+	for n := 0; n < records; n += 5000 {
+		list := make([]buffer.Record, 5000)
+		for i := range list {
+			list[i] = buffer.Record{PartitionKey: fmt.Sprint("k", i%50), Arrival: begin.Add(time.Duration(n+i) * 30 * time.Millisecond),
+				Data: fmt.Appendf(nil, `{"sensor":"s-%02d","value":%d.%d,"unit":"C","seq":%d}`, i%50, 20+i%7, i%10, n+i)}
+		}
+		if _, err := log.Append(b.Context(), "telemetry", list...); err != nil {
+			b.Fatal(err)
+		}
+	}
+	n := 0
+	for b.Loop() {
+		n++
+		finish(b, named(fmt.Sprint("q", n), contract), log)
+	}
+	b.ReportMetric(float64(records*n)/b.Elapsed().Seconds(), "records/s")
+}

@@ -68,7 +68,7 @@ func (k *killable) Read(ctx context.Context, stream string, from buffer.Position
 	return page, err
 }
 
-func openLog(t *testing.T, dir string) *buffer.Log {
+func openLog(t testing.TB, dir string) *buffer.Log {
 	t.Helper()
 	c := buffer.DefaultConfig()
 	c.Dir, c.MaxBytes = dir, 256<<20
@@ -96,7 +96,7 @@ func undisturbed(t *testing.T, q Query, records []buffer.Record) []string {
 }
 
 // finish runs the query until it has nothing left, in real time.
-func finish(t *testing.T, q Query, log analytics.Log) {
+func finish(t testing.TB, q Query, log analytics.Log) {
 	t.Helper()
 	r, err := NewRunner(q, log, nil)
 	if err != nil {

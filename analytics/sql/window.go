@@ -198,9 +198,11 @@ func (a *Analyzer) group(window moment) (*group, error) {
 	if g != nil {
 		return g, nil
 	}
-	if open := a.groups - a.ready(); a.groups >= a.o.MaxGroups && open >= a.o.MaxGroups {
-		return nil, fmt.Errorf("%d groups are open in %d windows, and max_groups is %d: use shorter windows, a key with fewer values, or raise it",
-			open, a.open(), a.o.MaxGroups)
+	if a.groups >= a.o.MaxGroups {
+		if open := a.groups - a.ready(); open >= a.o.MaxGroups {
+			return nil, fmt.Errorf("%d groups are open in %d windows, and max_groups is %d: use shorter windows, a key with fewer values, or raise it",
+				open, a.open(), a.o.MaxGroups)
+		}
 	}
 	g = &group{}
 	p.groups[string(a.key)] = g
