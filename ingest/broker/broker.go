@@ -83,7 +83,6 @@ type Broker struct {
 	queuedBytes   int64
 	wills         []*inbound // to be published
 	willDue       chan struct{}
-	awayCount     int    // sessions that are kept for clients that are away
 	epochs        uint64 // connections so far
 }
 

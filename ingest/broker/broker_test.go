@@ -494,7 +494,8 @@ func TestSlowSubscriber(t *testing.T) {
 	}
 	for i := range 21 {
 		got := expect[*packet.Publish](slow)
-		if string(got.Payload) != strconv.Itoa(i) {
+		// The last place may have become free only when some were dropped already.
+		if n, err := strconv.Atoi(string(got.Payload)); err != nil || n != i && (i < 20 || n < i) {
 			t.Fatalf("got %s instead of %d", got.Payload, i)
 		}
 		slow.send(&packet.Ack{Kind: packet.PUBACK, ID: got.ID})

@@ -259,7 +259,7 @@ func (c *client) handle(ctx context.Context, p packet.Packet) error {
 	case *packet.Ack:
 		return c.ack(p)
 	case *packet.Subscribe:
-		return b.subscribe(c, p)
+		return b.subscribe(ctx, c, p)
 	case *packet.Unsubscribe:
 		return b.unsubscribe(c, p)
 	case *packet.Pingreq:
@@ -345,6 +345,9 @@ func (c *client) takePlace(ctx context.Context) error {
 func (c *client) publish(ctx context.Context, p *packet.Publish) error {
 	if err := c.resolve(p); err != nil {
 		return err
+	}
+	if len(p.Properties.SubscriptionIDs) > 0 { // 3.3.4-6
+		return refusal(packet.ProtocolError, "a client sends no subscription identifiers")
 	}
 	b := c.broker
 	if strings.HasPrefix(p.Topic, "$") || !c.who.MayPublish(c.id, p.Topic) {

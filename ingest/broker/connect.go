@@ -200,7 +200,8 @@ func (c *client) accept(p *packet.Connect) *refused {
 	return nil
 }
 
-// authenticate finds out who connects. Each failure counts against the address.
+// authenticate finds out who connects. Each failure counts against the user and
+// the address.
 func (b *Broker) authenticate(ctx context.Context, c *client, p *packet.Connect) error {
 	if b.users == nil {
 		c.who = everybody{}
@@ -216,13 +217,13 @@ func (b *Broker) authenticate(ctx context.Context, c *client, p *packet.Connect)
 		c.who, c.user = u, u.Name
 		return nil
 	}
-	if !b.doors.mayTry(c.conn.RemoteAddr(), time.Now()) {
-		return &turnedAway{"auth", errors.New("too many wrong passwords from this address; wait a minute")}
+	if !b.doors.mayTry(c.conn.RemoteAddr(), p.User, time.Now()) {
+		return &turnedAway{"auth", fmt.Errorf("user %.100q: too many wrong passwords from this address; wait a minute", p.User)}
 	}
 	u, err := b.users.Authenticate(ctx, p.User, p.Password)
 	if err != nil {
 		if errors.Is(err, users.ErrDenied) {
-			b.doors.wrong(c.conn.RemoteAddr(), time.Now())
+			b.doors.wrong(c.conn.RemoteAddr(), p.User, time.Now())
 		}
 		return &turnedAway{"auth", fmt.Errorf("user %.100q: %w", p.User, err)}
 	}

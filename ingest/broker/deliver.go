@@ -17,11 +17,17 @@ type target struct {
 }
 
 // targets finds who gets a message. A session whose subscriptions overlap gets
-// it once, with the highest QoS and every identifier (3.3.4). Broker.mu is held.
-func (b *Broker) targets(p *publication) []target {
-	var list []target
+// it once, with the highest QoS and every identifier (3.3.4). planned are those
+// found before, shares of groups included, which are not given out again; nil:
+// none. Broker.mu is held.
+func (b *Broker) targets(p *publication, planned []target) []target {
+	list := planned
 	at := map[*session]int{}
-	b.tree.match(p.topic, func(s *session, sub subscription) {
+	for i := range list {
+		at[list[i].session] = i
+	}
+	had := len(list)
+	b.tree.match(p.topic, planned == nil, func(s *session, sub subscription) {
 		if sub.NoLocal && s.id == p.from {
 			return
 		}
@@ -30,6 +36,9 @@ func (b *Broker) targets(p *publication) []target {
 			i = len(list)
 			at[s] = i
 			list = append(list, target{session: s})
+		}
+		if i < had {
+			return // it is all in there
 		}
 		t := &list[i]
 		t.qos = max(t.qos, min(sub.QoS, p.qos))
@@ -42,12 +51,13 @@ func (b *Broker) targets(p *publication) []target {
 }
 
 // plan returns what the state stream has to hold before the batch may be
-// acknowledged: what is retained, and what waits for those who are away. Who
-// leaves between this and publish is publish's matter.
+// acknowledged: what is retained, and what sessions wait for that outlive their
+// connection. Who subscribes between this and publish is publish's matter.
 func (b *Broker) plan(batch []*inbound) []buffer.Record {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var records []buffer.Record
+	waiters := b.waiters()
 	for _, it := range batch {
 		if it.repeated {
 			continue
@@ -56,13 +66,15 @@ func (b *Broker) plan(batch []*inbound) []buffer.Record {
 		if p.retain && b.mayRetain(p) {
 			records = append(records, change{Kind: kindRetained, Message: p.stored()}.record())
 		}
-		if b.awayCount == 0 || p.qos == 0 {
+		if !waiters || p.qos == 0 {
 			continue
 		}
 		var waiting []waits
-		for _, t := range b.targets(p) {
-			if t.session.client == nil && t.qos > 0 {
+		it.targets = append([]target{}, b.targets(p, nil)...)
+		for _, t := range it.targets {
+			if t.session.persistent() && t.qos > 0 {
 				t.session.serial++
+				t.session.planned++
 				if it.kept == nil {
 					it.kept = map[*session]uint64{}
 				}
@@ -75,6 +87,17 @@ func (b *Broker) plan(batch []*inbound) []buffer.Record {
 		}
 	}
 	return records
+}
+
+// waiters says whether any session outlives its connection and has subscribed to
+// something. Broker.mu is held.
+func (b *Broker) waiters() bool {
+	for _, s := range b.sessions {
+		if s.persistent() && len(s.subs) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // mayRetain says whether there is room to keep a message for later subscribers.
@@ -110,7 +133,7 @@ func (b *Broker) retain(p *publication) {
 }
 
 // publish passes on a batch that is durable. It returns what the state stream
-// has to hold besides, for sessions whose client left meanwhile.
+// has to hold besides, for those who subscribed meanwhile.
 func (b *Broker) publish(batch []*inbound) []buffer.Record {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -123,16 +146,23 @@ func (b *Broker) publish(batch []*inbound) []buffer.Record {
 		if p.retain {
 			b.retain(p)
 		}
-		for _, t := range b.targets(p) {
+		for _, t := range b.targets(p, it.targets) {
 			o := &outgoing{publication: p, qos: t.qos, retain: t.retain && p.retain, ids: t.ids}
 			serial, kept := it.kept[t.session]
+			if kept {
+				t.session.planned--
+			}
+			if b.sessions[t.session.id] != t.session {
+				continue // it ended meanwhile
+			}
 			if !b.enqueue(t.session, o) {
 				continue
 			}
 			if kept && o.serial != 0 {
-				o.serial = serial // what the state stream knows it by
+				o.serial, o.kept = serial, true // what the state stream knows it by
 			}
-			if !kept && t.session.client == nil && t.session.persistent() && o.qos > 0 {
+			if !kept && t.session.persistent() && o.qos > 0 {
+				o.kept = true
 				late = append(late, change{Kind: kindQueued, Message: p.stored(), For: []waits{t.waits(o.serial)}}.record())
 			}
 		}
@@ -140,13 +170,15 @@ func (b *Broker) publish(batch []*inbound) []buffer.Record {
 	return late
 }
 
-// describeQueue is all that waits in a session, for the state stream.
+// describeQueue is what waits in a session and the state stream does not have:
+// what was retained when it subscribed.
 // Broker.mu is held.
 func (b *Broker) describeQueue(s *session) []change {
 	var list []change
 	for _, part := range [][]*outgoing{s.sent, s.queue} {
 		for _, o := range part {
-			if o.qos > 0 && o.serial > s.stored {
+			if !o.kept {
+				o.kept = true
 				t := target{session: s, qos: o.qos, retain: o.retain, ids: o.ids}
 				list = append(list, change{Kind: kindQueued, Message: o.stored(), For: []waits{t.waits(o.serial)}})
 			}
@@ -158,7 +190,7 @@ func (b *Broker) describeQueue(s *session) []change {
 // delivered says how far the session's client has everything, if the state
 // stream does not know yet. Broker.mu is held.
 func (s *session) delivered() (change, bool) {
-	if !s.persistent() {
+	if !s.persistent() || s.planned > 0 {
 		return change{}, false
 	}
 	upTo := s.serial

@@ -8,9 +8,9 @@ import (
 )
 
 const (
-	wrongTries   = 10          // wrong passwords of an address
-	wrongWithin  = time.Minute // in this time; then it has to wait for as long
-	maxAddresses = 4096        // that are remembered for wrong passwords
+	wrongTries  = 10          // wrong passwords of a user from an address
+	wrongWithin = time.Minute // in this time; then it has to wait for as long
+	maxTries    = 4096        // of them that are remembered
 )
 
 // doors count who is inside and who tries too often.
@@ -20,7 +20,13 @@ type doors struct {
 	mu     sync.Mutex
 	inside int
 	each   map[netip.Prefix]int
-	tries  map[netip.Prefix]tries
+	tries  map[who]tries
+}
+
+// who tries passwords. The address alone would lock out everybody behind it.
+type who struct {
+	from netip.Prefix
+	user string
 }
 
 type tries struct {
@@ -29,7 +35,7 @@ type tries struct {
 }
 
 func newDoors(c Config) *doors {
-	d := &doors{max: c.MaxClients, maxEach: c.MaxClientsPerAddress, each: map[netip.Prefix]int{}, tries: map[netip.Prefix]tries{}}
+	d := &doors{max: c.MaxClients, maxEach: c.MaxClientsPerAddress, each: map[netip.Prefix]int{}, tries: map[who]tries{}}
 	if d.maxEach == 0 {
 		d.maxEach = d.max
 	}
@@ -73,37 +79,40 @@ func (d *doors) enter(address net.Addr) (leave func(), reason string) {
 	}, ""
 }
 
-// mayTry says whether an address may try another password.
-func (d *doors) mayTry(address net.Addr, now time.Time) bool {
+// mayTry says whether a user may try another password from an address.
+func (d *doors) mayTry(address net.Addr, user string, now time.Time) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	t := d.tries[house(address)]
+	t := d.tries[who{house(address), shortened(user)}]
 	return t.count < wrongTries || now.Sub(t.since) >= wrongWithin
 }
 
 // wrong notes a wrong password.
-func (d *doors) wrong(address net.Addr, now time.Time) {
+func (d *doors) wrong(address net.Addr, user string, now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	h := house(address)
-	t := d.tries[h]
+	w := who{house(address), shortened(user)}
+	t := d.tries[w]
 	if now.Sub(t.since) >= wrongWithin {
 		t = tries{since: now}
 	}
 	t.count++
-	if len(d.tries) >= maxAddresses && t.count == 1 {
+	if len(d.tries) >= maxTries && t.count == 1 {
 		return // a flood from everywhere; the checking of passwords is bounded too
 	}
-	d.tries[h] = t
+	d.tries[w] = t
 }
 
 // sweep forgets who has waited.
 func (d *doors) sweep(now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for h, t := range d.tries {
+	for w, t := range d.tries {
 		if now.Sub(t.since) >= wrongWithin {
-			delete(d.tries, h)
+			delete(d.tries, w)
 		}
 	}
 }
+
+// shortened bounds what is remembered of a name that may be anything.
+func shortened(user string) string { return user[:min(len(user), 128)] }

@@ -27,7 +27,7 @@ func (b *Broker) establish(ctx context.Context, c *client, p *packet.Connect) (p
 	}
 	b.epochs++
 	c.epoch = b.epochs
-	present := old != nil && !p.CleanStart
+	present := old != nil && !p.CleanStart && old.persistent() // one that was to end with its connection has ended
 	s := old
 	if !present {
 		if old != nil {
@@ -36,9 +36,6 @@ func (b *Broker) establish(ctx context.Context, c *client, p *packet.Connect) (p
 		}
 		s = &session{id: c.id, owner: c.user, generation: uint64(time.Now().UnixNano()), subs: map[string]subscription{}}
 		b.sessions[c.id] = s
-	}
-	if !s.away.IsZero() {
-		b.awayCount--
 	}
 	s.away, s.client, c.session = time.Time{}, c, s
 	s.expiry = b.expiryOf(p)
@@ -129,10 +126,7 @@ func (b *Broker) drop(s *session) {
 		b.tree.remove(s, filter)
 	}
 	b.clear(s)
-	if !s.away.IsZero() {
-		b.awayCount--
-		s.away = time.Time{}
-	}
+	s.away = time.Time{}
 	if b.sessions[s.id] == s {
 		delete(b.sessions, s.id)
 	}
@@ -158,7 +152,6 @@ func (b *Broker) left(c *client, why error) {
 	var changes []change
 	if s.persistent() {
 		s.away = time.Now()
-		b.awayCount++
 		changes = append(changes, change{Kind: kindSession, Client: s.id, Generation: s.generation})
 		changes = append(changes, b.describeQueue(s)...)
 		if done, ok := s.delivered(); ok {

@@ -268,10 +268,8 @@ func (k *keeper) snapshot(ctx context.Context) bool {
 		records = append(records, s.describe().record())
 		for _, part := range [][]*outgoing{s.sent, s.queue} {
 			for _, o := range part {
-				if o.qos > 0 {
-					t := target{session: s, qos: o.qos, retain: o.retain, ids: o.ids}
-					records = append(records, change{Kind: kindQueued, Message: o.stored(), For: []waits{t.waits(o.serial)}}.record())
-				}
+				t := target{session: s, qos: o.qos, retain: o.retain, ids: o.ids}
+				records = append(records, change{Kind: kindQueued, Message: o.stored(), For: []waits{t.waits(o.serial)}}.record())
 			}
 		}
 	}

@@ -39,7 +39,6 @@ func (b *Broker) restoreSession(id string, kept *restored, now time.Time) {
 		return
 	}
 	b.sessions[id] = s
-	b.awayCount++
 	for _, sub := range kept.kept.Subs {
 		if len(s.subs) < b.config.MaxSubscriptions {
 			s.subs[sub.Filter] = sub
@@ -56,7 +55,7 @@ func (b *Broker) restoreSession(id string, kept *restored, now time.Time) {
 		p := q.message.publication()
 		o := &outgoing{publication: p, qos: min(q.waits.QoS, 2), retain: q.waits.Retain && p.retain, ids: q.waits.IDs}
 		if !p.expired(now) && b.enqueue(s, o) {
-			o.serial = q.waits.Serial
+			o.serial, o.kept = q.waits.Serial, true
 		}
 	}
 	s.serial = max(s.serial, last)

@@ -31,6 +31,7 @@ type outgoing struct {
 	ids    []uint32 // of the subscriptions it matched
 	serial uint64   // of the queue; what is persisted is known by it
 	id     uint16   // once sent with QoS 1 or 2
+	kept   bool     // the state stream has it
 	// released: PUBREC has come, and PUBREL goes out instead of the message.
 	released bool
 }
@@ -46,12 +47,14 @@ type session struct {
 	client     *client       // nil while away
 	subs       map[string]subscription
 
-	queue  []*outgoing // not sent yet, oldest first
-	sent   []*outgoing // with an identifier, not acknowledged yet, oldest first
-	bytes  int64       // of both
-	serial uint64      // last one given
-	stored uint64      // up to where the log was told that it is delivered
-	nextID uint16
+	queue   []*outgoing // QoS 1 and 2, not sent yet, oldest first
+	loose   []*outgoing // QoS 0, the same
+	sent    []*outgoing // with an identifier, not acknowledged yet, oldest first
+	bytes   int64       // of all three
+	planned int         // messages the state stream has and the queue not yet
+	serial  uint64      // last one given
+	stored  uint64      // up to where the log was told that it is delivered
+	nextID  uint16
 
 	received idSet // QoS 2 messages that are durable, until PUBREL
 	will     *will
@@ -79,17 +82,22 @@ func (b *Broker) enqueue(s *session, o *outgoing) bool {
 	if o.qos == 0 && s.client == nil {
 		return true // nobody is there for it (3.1.2.4)
 	}
-	full := len(s.queue) >= b.config.MaxQueued || b.queuedBytes+o.bytes() > int64(b.config.MaxQueuedBytes)
-	if full && o.qos > 0 {
-		full = !b.makeRoom(s, o.bytes())
+	for !b.fits(s, o) && o.qos > 0 && len(s.loose) > 0 { // QoS 0 makes room
+		b.forget(s, s.loose[0])
+		s.loose = s.loose[1:]
+		b.state.droppedFor(s.id, b.logger)
 	}
-	if full {
+	if !b.fits(s, o) {
 		b.state.droppedFor(s.id, b.logger)
 		return false
 	}
 	s.serial++
 	o.serial = s.serial
-	s.queue = append(s.queue, o)
+	if o.qos == 0 {
+		s.loose = append(s.loose, o)
+	} else {
+		s.queue = append(s.queue, o)
+	}
 	s.bytes += o.bytes()
 	b.queuedBytes += o.bytes()
 	if s.client != nil {
@@ -98,20 +106,22 @@ func (b *Broker) enqueue(s *session, o *outgoing) bool {
 	return true
 }
 
-// makeRoom drops the oldest QoS 0 messages of the queue.
-func (b *Broker) makeRoom(s *session, need int64) bool {
-	fits := func() bool {
-		return len(s.queue) < b.config.MaxQueued && b.queuedBytes+need <= int64(b.config.MaxQueuedBytes)
+func (b *Broker) fits(s *session, o *outgoing) bool {
+	return len(s.queue)+len(s.loose) < b.config.MaxQueued && b.queuedBytes+o.bytes() <= int64(b.config.MaxQueuedBytes)
+}
+
+// next takes the message that is to be sent next off the queues: the oldest, but
+// one of QoS 1 or 2 only while the client takes more of them (MQTT 5, 4.9). nil:
+// there is none.
+func (s *session) next(receiveMaximum int) (o *outgoing) {
+	first := len(s.queue) > 0 && len(s.sent) < receiveMaximum
+	switch {
+	case first && (len(s.loose) == 0 || s.queue[0].serial < s.loose[0].serial):
+		o, s.queue = s.queue[0], s.queue[1:]
+	case len(s.loose) > 0:
+		o, s.loose = s.loose[0], s.loose[1:]
 	}
-	s.queue = slices.DeleteFunc(s.queue, func(o *outgoing) bool {
-		if o.qos > 0 || fits() {
-			return false
-		}
-		b.forget(s, o)
-		b.state.droppedFor(s.id, b.logger)
-		return true
-	})
-	return fits()
+	return o
 }
 
 // forget takes the bytes of a message off the accounts.
@@ -123,7 +133,7 @@ func (b *Broker) forget(s *session, o *outgoing) {
 // clear drops all that waits. Broker.mu is held.
 func (b *Broker) clear(s *session) {
 	b.queuedBytes -= s.bytes
-	s.bytes, s.queue, s.sent = 0, nil, nil
+	s.bytes, s.queue, s.loose, s.sent = 0, nil, nil, nil
 }
 
 // deliveries appends to dst the packets that may be sent to the client now, at
@@ -131,12 +141,11 @@ func (b *Broker) clear(s *session) {
 func (b *Broker) deliveries(s *session, c *client, dst []byte, max int) []byte {
 	now := time.Now()
 	start := len(dst)
-	for len(s.queue) > 0 && len(dst)-start < max {
-		o := s.queue[0]
-		if o.qos > 0 && len(s.sent) >= int(c.receiveMaximum) {
+	for len(dst)-start < max {
+		o := s.next(int(c.receiveMaximum))
+		if o == nil {
 			break
 		}
-		s.queue = s.queue[1:]
 		wire, err := b.encode(s, c, o, now)
 		if err != nil || wire == nil || len(wire) > int(c.maximumPacket) {
 			b.forget(s, o) // expired, or larger than the client takes (3.1.2.11.4)

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"time"
@@ -11,7 +12,20 @@ import (
 
 // subscribe takes SUBSCRIBE (3.8). It is answered when a session that is kept is
 // durable with it.
-func (b *Broker) subscribe(c *client, p *packet.Subscribe) error {
+func (b *Broker) subscribe(ctx context.Context, c *client, p *packet.Subscribe) error {
+	for _, wanted := range p.Subscriptions {
+		name, filter := split(wanted.Filter)
+		switch {
+		case c.version == packet.V311 && message.CheckFilter(filter) != nil: // 4.7.1; it has no code for it
+			return refusal(packet.Malformed, "%.200q is no topic filter", wanted.Filter)
+		case name != "" && wanted.NoLocal: // 3.8.3-4
+			return refusal(packet.ProtocolError, "a shared subscription cannot be without the own messages")
+		}
+	}
+	// What was sent before this is retained before it is looked up.
+	if err := b.passed(ctx, c); err != nil {
+		return err
+	}
 	answer := &packet.Suback{ID: p.ID}
 	var id uint32
 	if list := p.Properties.SubscriptionIDs; len(list) > 0 {
@@ -58,6 +72,32 @@ func (b *Broker) subscribe(c *client, p *packet.Subscribe) error {
 	return nil
 }
 
+// passed waits until what is in the worker's queue is passed on, but not longer
+// than a second or two: the log may be slow.
+func (b *Broker) passed(ctx context.Context, c *client) error {
+	barrier := &inbound{barrier: make(chan struct{})}
+	timer := time.NewTimer(2 * time.Second)
+	defer timer.Stop()
+	select {
+	case b.queue <- barrier:
+	case <-timer.C:
+		return nil
+	case <-c.gone:
+		return errDone
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case <-barrier.barrier:
+	case <-timer.C:
+	case <-c.gone:
+		return errDone
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return nil
+}
+
 // retainedFor is a subscription that gets what is retained.
 type retainedFor struct{ sub subscription }
 
@@ -71,8 +111,6 @@ func (b *Broker) check(c *client, wanted packet.Subscription) packet.Code {
 		return packet.TopicFilterInvalid
 	case message.CheckFilter(filter) != nil, strings.Count(filter, "/") >= maxLevels:
 		return packet.TopicFilterInvalid
-	case shared && wanted.NoLocal:
-		return packet.ProtocolError // 3.8.3.1
 	case !c.who.MaySubscribe(c.id, wanted.Filter):
 		return packet.NotAuthorized
 	case !before && len(c.session.subs) >= b.config.MaxSubscriptions:

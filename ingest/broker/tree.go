@@ -104,38 +104,48 @@ func (b *branch) remove(s *session, name string, levels []string) bool {
 	return len(b.below) == 0 && len(b.subs) == 0 && len(b.groups) == 0
 }
 
-// match calls fn for every subscription that a topic matches; of a group for one
-// of its members, in turn, one that is connected if there is one (4.7.2: $ at
-// the beginning is matched by name only).
-func (t *tree) match(topic string, fn func(*session, subscription)) {
-	t.root.match(topic, true, strings.HasPrefix(topic, "$"), fn)
+// match calls fn for every subscription that a topic matches; with groups also
+// for one member of each, in turn, one that is connected if there is one (4.7.2:
+// $ at the beginning is matched by name only).
+func (t *tree) match(topic string, groups bool, fn func(*session, subscription)) {
+	w := walk{groups: groups, fn: fn}
+	w.match(&t.root, topic, true, strings.HasPrefix(topic, "$"))
+}
+
+// walk is one search of the tree.
+type walk struct {
+	groups bool
+	fn     func(*session, subscription)
 }
 
 // match matches what is left of a topic; more is false behind its last level.
-func (b *branch) match(rest string, more, special bool, fn func(*session, subscription)) {
+func (w *walk) match(b *branch, rest string, more, special bool) {
 	if all := b.below["#"]; all != nil && !special {
-		all.tell(fn)
+		w.tell(all)
 	}
 	if !more {
-		b.tell(fn)
+		w.tell(b)
 		return
 	}
 	level, after, again := strings.Cut(rest, "/")
 	if next := b.below[level]; next != nil && level != "#" && level != "+" {
-		next.match(after, again, false, fn)
+		w.match(next, after, again, false)
 	}
 	if next := b.below["+"]; next != nil && !special {
-		next.match(after, again, false, fn)
+		w.match(next, after, again, false)
 	}
 }
 
-func (b *branch) tell(fn func(*session, subscription)) {
+func (w *walk) tell(b *branch) {
 	for s, sub := range b.subs {
-		fn(s, sub)
+		w.fn(s, sub)
+	}
+	if !w.groups {
+		return
 	}
 	for _, g := range b.groups {
 		if m := g.pick(); m != nil {
-			fn(m.session, m.sub)
+			w.fn(m.session, m.sub)
 		}
 	}
 }

@@ -35,6 +35,8 @@ type inbound struct {
 	will     byte                // QoS of a will for subscribers; its record has none, for it has no identifier
 	repeated bool                // the log has it already
 	routed   bool                // it becomes a record
+	targets  []target            // found before it was durable; nil: not looked for
+	barrier  chan struct{}       // no message: closed when all before it are passed on
 	kept     map[*session]uint64 // sessions for which the state stream has it, with its serial in their queue
 }
 
@@ -82,7 +84,14 @@ func (w *worker) run(ctx context.Context) {
 			return
 		case first := <-w.broker.queue:
 			batch := w.collect(first)
-			done := w.handle(ctx, batch)
+			barrier := batch[len(batch)-1].barrier
+			if barrier != nil {
+				batch = batch[:len(batch)-1]
+			}
+			done := len(batch) == 0 || w.handle(ctx, batch)
+			if barrier != nil {
+				close(barrier)
+			}
 			w.broker.state.handled(len(batch))
 			for _, it := range batch {
 				w.broker.waiting.give(it.weight())
@@ -97,11 +106,14 @@ func (w *worker) run(ctx context.Context) {
 // collect takes what waits.
 func (w *worker) collect(first *inbound) []*inbound {
 	batch, bytes := []*inbound{first}, len(first.message.Payload)
-	for len(batch) < batchMessages && bytes < batchBytes {
+	for first.barrier == nil && len(batch) < batchMessages && bytes < batchBytes {
 		select {
 		case it := <-w.broker.queue:
 			batch = append(batch, it)
 			bytes += len(it.message.Payload)
+			if it.barrier != nil {
+				return batch
+			}
 		default:
 			return batch
 		}

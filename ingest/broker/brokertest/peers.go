@@ -68,8 +68,8 @@ type Report struct {
 	// was on the way or not sent yet. The least is a third, and all would mean that
 	// nothing was tested.
 	BeforeRestart int
-	Acknowledged []int // in the order of the PUBACKs
-	Received     []int // by the subscriber, in the order of arrival; a message may come twice
+	Acknowledged  []int // in the order of the PUBACKs
+	Received      []int // by the subscriber, in the order of arrival; a message may come twice
 }
 
 // peerPatience bounds the whole of a run.
