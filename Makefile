@@ -11,7 +11,7 @@ PREFIX      ?= /usr/local
 STATICCHECK := $(GO) tool -modfile=.ci/tools.mod staticcheck
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test check fuzz crash soak bench cross install clean
+.PHONY: help build run test check fuzz crash soak bench cross package install clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,10 +66,16 @@ cross: ## static binaries for linux amd64 and arm64 in dist; 32 bit must be refu
 	  echo "linux/$$arch: refused, as it has to be"; \
 	done
 
+package: ## .deb and .tar.gz for amd64 and arm64, bills of materials and SHA256SUMS in dist
+	GO=$(GO) systemd/package/build dist
+
 install: build ## the binary, the unit and a sample configuration below DESTDIR and PREFIX
 	install -D -m 0755 bin/weir $(DESTDIR)$(PREFIX)/bin/weir
 	sed 's|^ExecStart=/usr/local/|ExecStart=$(PREFIX)/|' systemd/weir.service | install -D -m 0644 /dev/stdin $(DESTDIR)/lib/systemd/system/weir.service
-	test -e $(DESTDIR)/etc/weir/weir.yaml || install -D -m 0640 configs/weir.yaml $(DESTDIR)/etc/weir/weir.yaml
+	install -D -m 0644 systemd/weir-camera.conf $(DESTDIR)$(PREFIX)/share/weir/weir-camera.conf
+	install -D -m 0644 systemd/package/sysusers.conf $(DESTDIR)/usr/lib/sysusers.d/weir.conf
+	test -e $(DESTDIR)/etc/weir/weir.yaml || { install -d $(DESTDIR)/etc/weir && bin/weir init -o $(DESTDIR)/etc/weir/weir.yaml; }
+	test -n "$(DESTDIR)" || { systemd-sysusers weir.conf && chgrp -R weir-config /etc/weir && chmod 2750 /etc/weir && chmod g+r /etc/weir/weir.yaml; }
 
 clean: ## remove what the build made
 	rm -rf bin dist
