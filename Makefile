@@ -11,7 +11,7 @@ PREFIX      ?= /usr/local
 STATICCHECK := $(GO) tool -modfile=.ci/tools.mod staticcheck
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test check fuzz crash soak bench cross package install clean
+.PHONY: help build run test check fuzz crash soak bench cross package boot install clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,10 @@ cross: ## static binaries for linux amd64 and arm64 in dist; 32 bit must be refu
 
 package: ## .deb and .tar.gz for amd64 and arm64, bills of materials and SHA256SUMS in dist
 	GO=$(GO) systemd/package/build dist
+
+boot: ## the package in a booted Debian: install, run, hang, upgrade, purge (root; about five minutes)
+	.ci/install-test-tools boot
+	$(GO) test -tags boot -count=1 -timeout 20m -v ./systemd/boottest
 
 install: build ## the binary, the unit and a sample configuration below DESTDIR and PREFIX
 	install -D -m 0755 bin/weir $(DESTDIR)$(PREFIX)/bin/weir

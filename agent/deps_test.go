@@ -65,6 +65,7 @@ var permissions = []permission{
 	{"uplink/*", "configs/value", "their configuration"},
 
 	{"systemd", "", "a wrapper of sd_notify"},
+	{"systemd/boottest", "", "tests only"},
 	{"systemd/package/sbom", "", "a tool of the build, it reads a binary"},
 
 	{"agent/config", "buffer", "the sum of each package's configuration"},
