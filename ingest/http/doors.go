@@ -22,6 +22,7 @@ type doors struct {
 
 	mu   sync.Mutex
 	open map[netip.Prefix]int
+	n    int // of all
 }
 
 func newDoors(inner net.Listener, total, each int, refused func()) *doors {
@@ -71,15 +72,27 @@ func (d *doors) enter(from netip.Prefix) bool {
 		return false
 	}
 	d.open[from]++
+	d.n++
 	return true
 }
 
 func (d *doors) leave(from netip.Prefix) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.n--
 	if d.open[from]--; d.open[from] <= 0 {
 		delete(d.open, from)
 	}
+}
+
+// inside is how many connections are open.
+func (d *doors) inside() int {
+	if d == nil {
+		return 0
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.n
 }
 
 // prefixOf is the address of one host: an IPv4 address, or an IPv6 /64, for a
@@ -101,7 +114,7 @@ func prefixOf(hostport string) netip.Prefix {
 	return p
 }
 
-var errChatty = errors.New("over 64 KiB before the first request")
+var errChatty = errors.New("over 40 KiB before the first request")
 
 // inlet is a connection that may send firstBytes until its first request is
 // complete: a handshake of TLS alone could be a quarter of a megabyte.

@@ -206,6 +206,9 @@ func (e *exchange) refuse(p *problem) {
 	e.source.state.refused(p, e.r.RemoteAddr, e.source.logger)
 	if !e.read && e.r.ContentLength != 0 {
 		e.w.Header().Set("Connection", "close")
+		// net/http reads on for up to 256 KiB after the answer, so that a client
+		// that is still sending gets it, and without this for as long as it likes.
+		_ = e.control.SetReadDeadline(time.Now().Add(drainTimeout))
 	}
 	e.deadline()
 	p.write(e.w)

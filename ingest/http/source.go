@@ -42,10 +42,11 @@ import (
 // Limits that no key of the configuration moves.
 const (
 	maxHeaderBytes  = 16 << 10 // of a request; net/http reads up to 4 KiB more
-	firstBytes      = 64 << 10 // of a connection before its first request is complete, TLS included
+	firstBytes      = 40 << 10 // of a connection before its first request is complete, TLS included
 	headerTimeout   = 5 * time.Second
 	idleTimeout     = 60 * time.Second
 	writeTimeout    = 10 * time.Second
+	drainTimeout    = time.Second            // of a body that is not wanted
 	roomTimeout     = 2 * time.Second        // a request waits for memory of others
 	graceTimeout    = time.Second            // requests that run when the source stops
 	shutdownTimeout = 400 * time.Millisecond // and then to say that they were broken off
@@ -72,6 +73,7 @@ type Source struct {
 
 	mu      sync.Mutex
 	address string
+	doors   *doors // of the last Run; nil before it
 }
 
 // New returns a source for a valid configuration. It does not listen yet.
@@ -134,7 +136,7 @@ func (s *Source) Run(ctx context.Context) error {
 	defer endRequests(nil)
 	server := s.server(requests)
 	s.flights.open()
-	s.listens(listener.Addr().String(), security != nil)
+	s.listens(doors, security != nil)
 
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
@@ -189,9 +191,10 @@ func (s *Source) stop(ctx context.Context, server *nethttp.Server, endRequests f
 	return err
 }
 
-func (s *Source) listens(address string, encrypted bool) {
+func (s *Source) listens(doors *doors, encrypted bool) {
+	address := doors.Addr().String()
 	s.mu.Lock()
-	s.address = address
+	s.address, s.doors = address, doors
 	s.mu.Unlock()
 	s.state.listening(address)
 	s.logger.Info("http source listens", "address", address)

@@ -60,6 +60,11 @@ func startSource(t testing.TB, c Config, l ingest.Appender) (*Source, func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return s, runSource(t, s)
+}
+
+func runSource(t testing.TB, s *Source) (stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	var group sync.WaitGroup
 	group.Go(func() {
@@ -67,13 +72,13 @@ func startSource(t testing.TB, c Config, l ingest.Appender) (*Source, func()) {
 			t.Errorf("run: %v", err)
 		}
 	})
-	stop := sync.OnceFunc(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		group.Wait()
 	})
 	t.Cleanup(stop)
 	until(t, "it listens", s.Ready)
-	return s, stop
+	return stop
 }
 
 func until(t testing.TB, what string, ok func() bool) {

@@ -33,6 +33,7 @@ type Status struct {
 	LastRefusal   string           `json:"last_refusal,omitempty"` // the detail of the last answer that was not a success
 	Inflight      int64            `json:"inflight"`               // requests that run
 	InflightBytes int64            `json:"inflight_bytes"`         // memory they hold
+	Connections   int              `json:"connections"`            // open at the moment
 	LogError      string           `json:"log_error,omitempty"`    // why the log takes nothing at the moment
 }
 
@@ -49,9 +50,13 @@ func (s *Source) Status() Status {
 	s.room.mu.Lock()
 	held := int64(s.room.used)
 	s.room.mu.Unlock()
+	s.mu.Lock()
+	doors := s.doors
+	s.mu.Unlock()
 	s.state.mu.Lock()
 	defer s.state.mu.Unlock()
 	out := s.state.status
+	out.Connections = doors.inside()
 	out.Refused = maps.Clone(out.Refused)
 	out.InflightBytes = held
 	return out
