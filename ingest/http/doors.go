@@ -114,7 +114,7 @@ func prefixOf(hostport string) netip.Prefix {
 	return p
 }
 
-var errChatty = errors.New("over 40 KiB before the first request")
+var errChatty = errors.New("over 28 KiB before the first request")
 
 // inlet is a connection that may send firstBytes until its first request is
 // complete: a handshake of TLS alone could be a quarter of a megabyte.

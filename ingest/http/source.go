@@ -42,7 +42,7 @@ import (
 // Limits that no key of the configuration moves.
 const (
 	maxHeaderBytes  = 16 << 10 // of a request; net/http reads up to 4 KiB more
-	firstBytes      = 40 << 10 // of a connection before its first request is complete, TLS included
+	firstBytes      = 28 << 10 // of a connection before its first request is complete, TLS included
 	headerTimeout   = 5 * time.Second
 	idleTimeout     = 60 * time.Second
 	writeTimeout    = 10 * time.Second
