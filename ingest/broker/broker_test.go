@@ -489,10 +489,12 @@ func TestSlowSubscriber(t *testing.T) {
 	if n := len(log.Entries(ingesttest.Stream)); n != 200 {
 		t.Errorf("the log holds %d", n)
 	}
-	if n := b.Status().Dropped; n != 179 { // one on its way, twenty wait
-		t.Errorf("%d dropped", n)
+	// Twenty wait, and one is on its way, unless all came before it went.
+	kept := 200 - int(b.Status().Dropped)
+	if kept != 20 && kept != 21 {
+		t.Errorf("%d kept", kept)
 	}
-	for i := range 21 {
+	for i := range kept {
 		got := expect[*packet.Publish](slow)
 		// The last place may have become free only when some were dropped already.
 		if n, err := strconv.Atoi(string(got.Payload)); err != nil || n != i && (i < 20 || n < i) {

@@ -42,3 +42,10 @@ func (r *room) give(n int) {
 	close(r.freed)
 	r.freed = make(chan struct{})
 }
+
+// over says whether more than n bytes are taken.
+func (r *room) over(n int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.used > n
+}

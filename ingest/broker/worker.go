@@ -78,29 +78,61 @@ type worker struct {
 
 // run works until ctx is done or the log is closed.
 func (w *worker) run(ctx context.Context) {
+	var ended time.Time
+	var cycle time.Duration
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case first := <-w.broker.queue:
-			batch := w.collect(first)
-			barrier := batch[len(batch)-1].barrier
-			if barrier != nil {
-				batch = batch[:len(batch)-1]
+			w.linger(ctx, ended.Add(cycle*4/5))
+			began := first.arrival
+			if began.Before(ended) {
+				began = ended
 			}
-			done := len(batch) == 0 || w.handle(ctx, batch)
-			if barrier != nil {
-				close(barrier)
-			}
-			w.broker.state.handled(len(batch))
-			for _, it := range batch {
-				w.broker.waiting.give(it.weight())
-			}
-			if !done {
+			if !w.step(ctx, w.collect(first)) {
 				return // what comes behind must not get in before what was given up
 			}
+			ended = time.Now()
+			cycle = min(ended.Sub(began), time.Second)
 		}
 	}
+}
+
+// lingerStep is how often it is looked whether a batch is large enough.
+const lingerStep = 5 * time.Millisecond
+
+// linger lets a batch grow while the log would not write it yet. Under load the
+// log commits once in its window, and what is handed to it is written at the end
+// of that; what comes after the handing over waits for the next window. So it
+// is handed over late in the window. Without load a cycle is as long as an
+// append takes, and nothing is waited for.
+func (w *worker) linger(ctx context.Context, until time.Time) {
+	for ctx.Err() == nil && len(w.broker.queue) < batchMessages/2 && !w.broker.waiting.over(batchBytes) {
+		left := time.Until(until)
+		if left <= 0 {
+			return
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(min(left, lingerStep)):
+		}
+	}
+}
+
+// step takes one batch to its end; false when the broker stops before that.
+func (w *worker) step(ctx context.Context, batch []*inbound) bool {
+	barrier := batch[len(batch)-1].barrier
+	if barrier != nil {
+		batch = batch[:len(batch)-1]
+		defer close(barrier)
+	}
+	done := len(batch) == 0 || w.handle(ctx, batch)
+	w.broker.state.handled(len(batch))
+	for _, it := range batch {
+		w.broker.waiting.give(it.weight())
+	}
+	return done
 }
 
 // collect takes what waits.

@@ -31,8 +31,9 @@ var checks = []struct {
 	{"exposure", checkExposure},
 	{"secrets", checkSecrets},
 	{"mqtt", checkMQTT},
-	// The embedded broker's check belongs here.
-	// The check of a query's results belongs here.
+	{"broker", checkBroker},
+	{"http", checkHTTP},
+	{"query", checkQuery},
 	{"uplink", checkUplink},
 	{"status", checkStatus},
 	{"boot id", checkBootID},
@@ -87,7 +88,7 @@ func checkExposure(m *machine) {
 
 // checkSecrets: nobody but root and the unit reads what is secret.
 func checkSecrets(m *machine) {
-	for _, path := range []string{"/etc/weir/weir.yaml", "/etc/weir/mqtt.pass", "/var/lib/weir/meta"} {
+	for _, path := range []string{"/etc/weir/weir.yaml", "/etc/weir/mqtt.pass", "/etc/weir/mqtt-users.yaml", "/var/lib/weir/meta"} {
 		if _, err := m.try("test", "-e", path); err != nil {
 			m.t.Fatal(err)
 		}
@@ -148,6 +149,64 @@ func checkMQTT(m *machine) {
 	complete(m.t, "in the log", m.stored(), published)
 }
 
+// checkBroker: a device of the users file publishes to weir itself, another one
+// and another topic are refused.
+func checkBroker(m *machine) {
+	publish := func(user, topic string) error {
+		_, err := m.feed("{\"device\":\"press-7\"}\n", "mosquitto_pub", "-h", "127.0.0.1", "-p", "1884", "-V", "5", "-i", "press-7",
+			"-u", user, "-P", password, "-q", "1", "-l", "-t", topic)
+		return err
+	}
+	if err := publish("press-7", "devices/press-7/state"); err != nil {
+		m.t.Fatal(err)
+	}
+	if got := m.run("weir", "tail", "devices", "--from", "trim-horizon", "--raw"); got != `{"device":"press-7"}` {
+		m.t.Errorf("the log holds %q", got)
+	}
+	if err := publish("press-8", "devices/press-8/state"); err == nil {
+		m.t.Error("a user that is not in the file publishes")
+	}
+	_ = publish("press-7", "devices/press-8/state") // mosquitto_pub 2.0.11 ends with 0 whatever PUBACK says
+	for _, s := range m.status().Sources {
+		if s.Type == "broker" && (s.Refused < 2 || s.Appended != 1) {
+			m.t.Errorf("%d refused, %d appended", s.Refused, s.Appended)
+		}
+	}
+}
+
+// checkHTTP: a record that is posted is in the log when the answer comes.
+func checkHTTP(m *machine) {
+	client := http.Client{Transport: &http.Transport{DialContext: m.DialContext, DisableKeepAlives: true}, Timeout: 10 * time.Second}
+	resp, err := client.Post("http://127.0.0.1:8081/v1/streams/devices/records", "application/json", strings.NewReader(`{"device":"press-9"}`))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	if err := resp.Body.Close(); err != nil || resp.StatusCode != http.StatusOK {
+		m.t.Fatalf("%v, %s", err, resp.Status)
+	}
+	if got := m.run("weir", "tail", "devices", "--from", "trim-horizon", "--raw"); !strings.HasSuffix(got, `{"device":"press-9"}`) {
+		m.t.Errorf("the log holds %q", got)
+	}
+}
+
+// checkQuery: each message counts in one row.
+func checkQuery(m *machine) {
+	m.until(20*time.Second, "every message is in a row", func() bool {
+		out, err := m.try("weir", "tail", "counts", "--from", "trim-horizon", "--raw")
+		sum := 0
+		for line := range strings.Lines(out) {
+			var row struct {
+				N int `json:"n"`
+			}
+			if err := json.Unmarshal([]byte(line), &row); err != nil {
+				m.t.Fatal(err)
+			}
+			sum += row.N
+		}
+		return err == nil && sum == published
+	})
+}
+
 func checkUplink(m *machine) {
 	conn, err := nats.Connect("nats://127.0.0.1:4222", nats.SetCustomDialer(m), nats.UserInfo("weir", password))
 	if err != nil {
@@ -197,7 +256,7 @@ func (m *machine) status() api.Status {
 // machine's interfaces.
 func checkStatus(m *machine) {
 	s := m.status()
-	if !s.Health.OK || len(s.Sources) != 1 || len(s.Sinks) != 1 || len(s.Cameras) != 1 {
+	if !s.Health.OK || len(s.Sources) != 3 || len(s.Queries) != 1 || len(s.Sinks) != 1 || len(s.Cameras) != 1 {
 		m.t.Errorf("health %+v, %d sources, %d sinks, %d cameras", s.Health, len(s.Sources), len(s.Sinks), len(s.Cameras))
 	}
 	seen := ""

@@ -133,6 +133,9 @@ func (m *machine) configure() {
 	if _, err := m.feed(password, "install", "-m", "0640", "-g", "weir-config", "/dev/stdin", "/etc/weir/mqtt.pass"); err != nil {
 		m.t.Fatal(err)
 	}
+	if _, err := m.feed(password+"\n", "weir", "passwd", "/etc/weir/mqtt-users.yaml", "press-7", "--publish", "devices/{user}/#"); err != nil {
+		m.t.Fatal(err)
+	}
 	m.write("/etc/weir.credentials/nats.pass", password, 0o600)
 	m.write("/etc/systemd/system/weir.service.d/credentials.conf",
 		"[Service]\nLoadCredential=nats.pass:/etc/weir.credentials/nats.pass\n", 0o644)

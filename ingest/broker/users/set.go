@@ -371,7 +371,12 @@ func (e *editor) write(text []byte) (err error) {
 			err = fmt.Errorf("write users file: %w", err)
 		}
 	}()
+	// A directory that hands its group down does so for a daemon that is to read
+	// what is in it (systemd/README.md).
 	mode := fs.FileMode(0o600)
+	if info, err := os.Stat(dir); err == nil && info.Mode()&fs.ModeSetgid != 0 {
+		mode = 0o640
+	}
 	if e.info != nil {
 		mode = e.info.Mode().Perm() & 0o640
 		if owner, ok := e.info.Sys().(*syscall.Stat_t); ok && (int(owner.Uid) != os.Geteuid() || int(owner.Gid) != os.Getegid()) {
