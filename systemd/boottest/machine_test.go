@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -114,6 +115,10 @@ func (m *machine) boot() {
 	}
 	t.Cleanup(func() {
 		m.powerOff()
+		// nspawn leaves it where /run is on a disk and the machine had to be killed.
+		if err := os.Remove("/run/systemd/nspawn/propagate/" + name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Error(err)
+		}
 		if err := console.Close(); err != nil {
 			t.Error(err)
 		}
