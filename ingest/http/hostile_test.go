@@ -163,17 +163,35 @@ func TestMemoryPerConnection(t *testing.T) {
 
 // endlessHello is the beginning of a ClientHello of 64 KB, in records of 16 KB,
 // as much of it as a connection may send.
-func endlessHello() []byte {
-	hello := append([]byte{1, 0, 0xff, 0xff}, make([]byte, firstBytes)...)
+func endlessHello() []byte { return hello(firstBytes - 1) }
+
+func hello(size int) []byte {
+	content := append([]byte{1, 0, 0xff, 0xff}, make([]byte, 1<<14-4)...)
 	var out []byte
-	for len(out) < firstBytes {
-		out = append(append(out, 22, 3, 1, 0x40, 0), hello[:1<<14]...)
-		hello = hello[1<<14:]
-		if len(hello) < 1<<14 {
-			hello = append(hello, make([]byte, 1<<14)...)
-		}
+	for len(out) < size {
+		out = append(append(out, 22, 3, 1, 0x40, 0), content...)
+		content = make([]byte, 1<<14)
 	}
-	return out[:firstBytes-1]
+	return out[:size]
+}
+
+// TestChattyHandshake: a handshake that grows beyond what a connection may
+// send is ended, long before its time is over.
+func TestChattyHandshake(t *testing.T) {
+	authority := newAuthority(t)
+	authority.server()
+	c := guarded()
+	c.TLS = TLSConfig{CertFile: authority.file("server.pem"), KeyFile: authority.file("server.key")}
+	s, _ := startSource(t, c, ingesttest.NewLog())
+	conn, err := net.Dial("tcp", s.Address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write(hello(60 << 10)); err != nil {
+		t.Fatal(err)
+	}
+	ends(t, conn, headerTimeout/2)
 }
 
 // memory is what is in use on heap and stacks.
