@@ -127,3 +127,28 @@ func firsts(list []int) (out []int) {
 	}
 	return out
 }
+
+// TestBrokerSiege: a hundred hostile strangers, and thirty devices that went
+// wrong, cost the others neither their connection nor much of their time, and the
+// node little memory.
+func TestBrokerSiege(t *testing.T) {
+	n, target := brokerNode(t)
+	if err := target.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []brokertest.Siege{
+		{Hostile: 100, Good: 100, Duration: 10 * time.Second},
+		{Hostile: 30, Good: 20, Duration: 10 * time.Second, Insider: true},
+	} {
+		before := n.peak()
+		r := s.Run(t, target)
+		t.Logf("%d hostile (insiders: %v), %d good: %d messages, the slowest %s, %d connections opened, peak %d MiB (%d before)",
+			s.Hostile, s.Insider, s.Good, r.Messages, r.Slowest.Round(time.Millisecond), r.Opened, n.peak()>>20, before>>20)
+		if n.peak() > 256<<20 { // what the unit gives it
+			t.Errorf("weir took %d MiB", n.peak()>>20)
+		}
+	}
+	if !n.healthy() {
+		t.Error("weir is not healthy afterwards")
+	}
+}

@@ -57,6 +57,9 @@ type Options struct {
 	Log    Log
 	// Places remembers where in StateStream to begin; nil: at its beginning.
 	Places buffer.Committer
+	// Window is how often the log commits at most (buffer.commit.max_delay). 0:
+	// batches are appended at once.
+	Window time.Duration
 	Logger *slog.Logger // nil: no log
 }
 
@@ -67,6 +70,7 @@ type Broker struct {
 	users  *users.File // nil: everybody may do everything
 	logger *slog.Logger
 	router *message.Router
+	window time.Duration
 
 	queue   chan *inbound
 	waiting *room // bytes that may wait in queue
@@ -95,7 +99,7 @@ func New(o Options) (*Broker, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	b := &Broker{
-		config: o.Config, log: o.Log, logger: o.Logger,
+		config: o.Config, log: o.Log, logger: o.Logger, window: o.Window,
 		queue: make(chan *inbound, queueMessages), waiting: newRoom(queueBytes), bodies: newRoom(bodyBytes),
 		sessions: map[string]*session{}, retained: map[string]*publication{},
 		doors: newDoors(o.Config), willDue: make(chan struct{}, 1),

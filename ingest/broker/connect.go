@@ -118,7 +118,10 @@ func (b *Broker) letIn(ctx context.Context, conn net.Conn, security *tls.Config)
 		return c, 0, err
 	}
 	if err := b.authenticate(ctx, c, p); err != nil {
-		return c, packet.BadUserNameOrPassword, err
+		if errors.Is(err, users.ErrDenied) {
+			return c, packet.BadUserNameOrPassword, err
+		}
+		return c, packet.ServerBusy, err // nothing is said about the password
 	}
 	if p.Will != nil && (strings.HasPrefix(p.Will.Topic, "$") || !c.who.MayPublish(c.id, p.Will.Topic)) {
 		return c, packet.NotAuthorized, &turnedAway{"auth", fmt.Errorf("user %.100q may not publish its will", c.user)}
@@ -218,7 +221,7 @@ func (b *Broker) authenticate(ctx context.Context, c *client, p *packet.Connect)
 		return nil
 	}
 	if !b.doors.mayTry(c.conn.RemoteAddr(), p.User, time.Now()) {
-		return &turnedAway{"auth", fmt.Errorf("user %.100q: too many wrong passwords from this address; wait a minute", p.User)}
+		return &turnedAway{"auth", fmt.Errorf("user %.100q: %w: too many wrong ones from this address; wait a minute", p.User, users.ErrDenied)}
 	}
 	u, err := b.users.Authenticate(ctx, p.User, p.Password)
 	if err != nil {

@@ -1,11 +1,15 @@
 package broker
 
 import (
+	"slices"
 	"time"
 
 	"github.com/weir-edge/weir/buffer"
 	"github.com/weir-edge/weir/ingest/broker/packet"
 )
+
+// waitsAtOnce are in one record of the state stream, which has a largest size.
+const waitsAtOnce = 100
 
 // target is a session that gets a message, with what its subscriptions say
 // together.
@@ -72,7 +76,7 @@ func (b *Broker) plan(batch []*inbound) []buffer.Record {
 		var waiting []waits
 		it.targets = append([]target{}, b.targets(p, nil)...)
 		for _, t := range it.targets {
-			if t.session.persistent() && t.qos > 0 {
+			if t.session.persistent() && t.qos > 0 && b.fits(t.session, &outgoing{publication: p}) {
 				t.session.serial++
 				t.session.planned++
 				if it.kept == nil {
@@ -82,8 +86,8 @@ func (b *Broker) plan(batch []*inbound) []buffer.Record {
 				waiting = append(waiting, t.waits(t.session.serial))
 			}
 		}
-		if len(waiting) > 0 {
-			records = append(records, change{Kind: kindQueued, Message: p.stored(), For: waiting}.record())
+		for part := range slices.Chunk(waiting, waitsAtOnce) {
+			records = append(records, change{Kind: kindQueued, Message: p.stored(), For: part}.record())
 		}
 	}
 	return records

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -26,7 +27,8 @@ const (
 	kindEnd       = "end"       // and is complete
 )
 
-// change is a record of StateStream, in JSON.
+// change is a record of StateStream: JSON in one line, and behind the line's end
+// the payload of Message as it is.
 type change struct {
 	Version    int          `json:"v"`
 	Kind       string       `json:"kind"`
@@ -49,7 +51,7 @@ type keptSession struct {
 // stored is a message in StateStream.
 type stored struct {
 	Topic   string             `json:"topic"`
-	Payload []byte             `json:"payload,omitempty"`
+	Payload []byte             `json:"-"`
 	QoS     byte               `json:"qos,omitempty"`
 	Retain  bool               `json:"retain,omitempty"`
 	From    string             `json:"from,omitempty"`
@@ -87,6 +89,9 @@ func (c change) record() buffer.Record {
 	if err != nil { // cannot be: there is nothing in it that JSON has not
 		data = []byte("{}")
 	}
+	if c.Message != nil {
+		data = append(append(data, '\n'), c.Message.Payload...)
+	}
 	return buffer.Record{PartitionKey: c.Kind, Data: data}
 }
 
@@ -96,6 +101,7 @@ func (b *Broker) consumer() string { return "broker." + b.config.Name }
 // When a snapshot is due, by what was written since the last one.
 const (
 	snapshotRecords = 20_000
+	appendRecords   = 5000 // at once
 	snapshotAge     = 30 * 24 * time.Hour
 	laterMost       = 50_000 // changes that wait to be written
 )
@@ -117,6 +123,7 @@ type keeper struct {
 
 	pendingMu sync.Mutex
 	pending   []change
+	waiters   []chan struct{} // closed when all that is pending now is durable
 }
 
 // wrote counts what was appended. mu is held.
@@ -130,9 +137,9 @@ func (k *keeper) wrote(records []buffer.Record) {
 // write appends records. mu is held. It returns false when the broker stops.
 func (k *keeper) write(ctx context.Context, records []buffer.Record) bool {
 	for len(records) > 0 {
-		n, bytes := 0, 0
-		for n < len(records) && n < 1000 && bytes < batchBytes {
-			bytes += len(records[n].Data)
+		n, size := 0, 0
+		for n < len(records) && n < appendRecords && size < 2*batchBytes {
+			size += len(records[n].Data)
 			n++
 		}
 		if !k.broker.appendOne(ctx, StateStream, records[:n]) {
@@ -144,22 +151,23 @@ func (k *keeper) write(ctx context.Context, records []buffer.Record) bool {
 	return true
 }
 
-// begin says for how long those who wait in persist may wait.
-func (k *keeper) begin(ctx context.Context) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.ctx = ctx
-}
+// begin says for how long those who wait in persist may wait. Nobody does yet.
+func (k *keeper) begin(ctx context.Context) { k.ctx = ctx }
 
 // persist makes what a session is now durable before it returns; false when the
-// broker stops.
+// broker stops. Those who wait at once share a commit.
 func (k *keeper) persist(s *session) bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.broker.mu.Lock()
-	state := s.describe()
-	k.broker.mu.Unlock()
-	return k.write(k.ctx, []buffer.Record{state.record()})
+	done := make(chan struct{})
+	k.pendingMu.Lock()
+	k.waiters = append(k.waiters, done)
+	k.pendingMu.Unlock()
+	k.later(change{Kind: kindSession, Client: s.id, Generation: s.generation})
+	select {
+	case <-done:
+		return true
+	case <-k.ctx.Done():
+		return false
+	}
 }
 
 // later has changes written soon, for those that nobody waits for.
@@ -219,8 +227,8 @@ func (k *keeper) flush(ctx context.Context) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.pendingMu.Lock()
-	pending := k.pending
-	k.pending = nil
+	pending, waiters := k.pending, k.waiters
+	k.pending, k.waiters = nil, nil
 	k.pendingMu.Unlock()
 	whole := k.records >= snapshotRecords || k.bytes >= int64(k.broker.config.StateStreamConfig().MaxBytes)/6 ||
 		k.records > 0 && time.Since(k.taken) > snapshotAge
@@ -232,10 +240,18 @@ func (k *keeper) flush(ctx context.Context) bool {
 		}
 		records = append(records, c.record())
 	}
+	done := false
 	if whole {
-		return k.snapshot(ctx)
+		done = k.snapshot(ctx)
+	} else {
+		done = k.write(ctx, records)
 	}
-	return k.write(ctx, records)
+	if done {
+		for _, w := range waiters {
+			close(w)
+		}
+	}
+	return done
 }
 
 // now fills in what a session is at this moment: it may have changed since the
@@ -354,8 +370,12 @@ type queued struct {
 // and if it never is, what stands before it and beside it counts.
 func (r *restorer) apply(data []byte) error {
 	var c change
-	if err := json.Unmarshal(data, &c); err != nil {
+	line, payload, _ := bytes.Cut(data, []byte{'\n'})
+	if err := json.Unmarshal(line, &c); err != nil {
 		return err
+	}
+	if c.Message != nil {
+		c.Message.Payload = bytes.Clone(payload) // the entry's memory is not ours
 	}
 	if c.Version != stateVersion {
 		return fmt.Errorf("it has version %d and not %d", c.Version, stateVersion)

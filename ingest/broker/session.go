@@ -106,8 +106,17 @@ func (b *Broker) enqueue(s *session, o *outgoing) bool {
 	return true
 }
 
+// ownShare of bytes may wait for a client that is connected although what waits
+// for all together is used up: others that do not read are not its fault.
+const ownShare = 16 << 10
+
+// fits says whether there is room for one more message in a session's queue.
+// Broker.mu is held.
 func (b *Broker) fits(s *session, o *outgoing) bool {
-	return len(s.queue)+len(s.loose) < b.config.MaxQueued && b.queuedBytes+o.bytes() <= int64(b.config.MaxQueuedBytes)
+	if len(s.queue)+len(s.loose) >= b.config.MaxQueued {
+		return false
+	}
+	return b.queuedBytes+o.bytes() <= int64(b.config.MaxQueuedBytes) || s.client != nil && s.bytes+o.bytes() <= ownShare
 }
 
 // next takes the message that is to be sent next off the queues: the oldest, but

@@ -79,22 +79,16 @@ type worker struct {
 // run works until ctx is done or the log is closed.
 func (w *worker) run(ctx context.Context) {
 	var ended time.Time
-	var cycle time.Duration
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case first := <-w.broker.queue:
-			w.linger(ctx, ended.Add(cycle*4/5))
-			began := first.arrival
-			if began.Before(ended) {
-				began = ended
-			}
+			w.linger(ctx, ended.Add(w.broker.window*4/5))
 			if !w.step(ctx, w.collect(first)) {
 				return // what comes behind must not get in before what was given up
 			}
 			ended = time.Now()
-			cycle = min(ended.Sub(began), time.Second)
 		}
 	}
 }
@@ -102,11 +96,10 @@ func (w *worker) run(ctx context.Context) {
 // lingerStep is how often it is looked whether a batch is large enough.
 const lingerStep = 5 * time.Millisecond
 
-// linger lets a batch grow while the log would not write it yet. Under load the
-// log commits once in its window, and what is handed to it is written at the end
-// of that; what comes after the handing over waits for the next window. So it
-// is handed over late in the window. Without load a cycle is as long as an
-// append takes, and nothing is waited for.
+// linger lets a batch grow while the log would not write it yet: it commits once
+// in its window, and what comes after a batch was handed over waits for the next
+// one. So it is handed over late in the window. After a pause there is nothing
+// to wait for.
 func (w *worker) linger(ctx context.Context, until time.Time) {
 	for ctx.Err() == nil && len(w.broker.queue) < batchMessages/2 && !w.broker.waiting.over(batchBytes) {
 		left := time.Until(until)
@@ -122,14 +115,17 @@ func (w *worker) linger(ctx context.Context, until time.Time) {
 
 // step takes one batch to its end; false when the broker stops before that.
 func (w *worker) step(ctx context.Context, batch []*inbound) bool {
-	barrier := batch[len(batch)-1].barrier
-	if barrier != nil {
-		batch = batch[:len(batch)-1]
-		defer close(barrier)
-	}
-	done := len(batch) == 0 || w.handle(ctx, batch)
-	w.broker.state.handled(len(batch))
+	messages := make([]*inbound, 0, len(batch))
 	for _, it := range batch {
+		if it.barrier != nil {
+			defer close(it.barrier) // what is behind it in the batch is passed on too
+			continue
+		}
+		messages = append(messages, it)
+	}
+	done := len(messages) == 0 || w.handle(ctx, messages)
+	w.broker.state.handled(len(messages))
+	for _, it := range messages {
 		w.broker.waiting.give(it.weight())
 	}
 	return done
@@ -138,14 +134,11 @@ func (w *worker) step(ctx context.Context, batch []*inbound) bool {
 // collect takes what waits.
 func (w *worker) collect(first *inbound) []*inbound {
 	batch, bytes := []*inbound{first}, len(first.message.Payload)
-	for first.barrier == nil && len(batch) < batchMessages && bytes < batchBytes {
+	for len(batch) < batchMessages && bytes < batchBytes {
 		select {
 		case it := <-w.broker.queue:
 			batch = append(batch, it)
 			bytes += len(it.message.Payload)
-			if it.barrier != nil {
-				return batch
-			}
 		default:
 			return batch
 		}
@@ -173,7 +166,6 @@ func (w *worker) handle(ctx context.Context, batch []*inbound) bool {
 	if !w.appendAll(ctx, byStream) {
 		return false
 	}
-	b.keeper.wrote(byStream[StateStream])
 	if late := b.publish(batch); len(late) > 0 && !b.keeper.write(ctx, late) {
 		return false
 	}
@@ -295,6 +287,10 @@ func (w *worker) appendAll(ctx context.Context, byStream map[string][]buffer.Rec
 	var group sync.WaitGroup
 	results := make(chan bool, len(byStream))
 	for stream, records := range byStream {
+		if stream == StateStream { // it may be more than fits into one append
+			group.Go(func() { results <- w.broker.keeper.write(ctx, records) })
+			continue
+		}
 		group.Go(func() { results <- w.broker.appendOne(ctx, stream, records) })
 	}
 	group.Wait()

@@ -7,9 +7,10 @@ import (
 	"sync/atomic"
 )
 
-// maxWaiting passwords wait for their check. On a small board one takes 150 ms,
-// so the last waits longer than a client does: more would be work for nobody.
-const maxWaiting = 128
+// maxWaiting passwords wait for their check, first come, first served: a fleet
+// that comes back after a power cut, with strangers among it that hold up the
+// line. On a small board one takes 150 ms, and the last of a thousand comes again.
+const maxWaiting = 1024
 
 // gate lets few hashes be computed at once, for each takes megabytes and a
 // core; the rest of the machine is for data.
