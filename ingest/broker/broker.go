@@ -178,10 +178,13 @@ func (b *Broker) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	b.keeper.begin(ctx)
-	var group sync.WaitGroup
+	var group, last sync.WaitGroup
 	group.Go(func() { w.run(ctx) })
-	group.Go(func() { b.keeper.run(ctx) })
 	group.Go(func() { b.janitor(ctx) })
+	// The keeper ends after the connections, to write how they left.
+	keeping, stopKeeping := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopKeeping()
+	last.Go(func() { b.keeper.run(keeping) })
 	stop := context.AfterFunc(ctx, func() {
 		if err := listener.Close(); err != nil {
 			b.logger.Warn("closing the listener", "error", err)
@@ -194,6 +197,8 @@ func (b *Broker) Run(ctx context.Context) error {
 	cancel()
 	b.endAll()
 	group.Wait()
+	stopKeeping()
+	last.Wait()
 	b.state.stopped()
 	return err
 }

@@ -196,17 +196,22 @@ func (k *keeper) run(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopAppend/4)
-			defer cancel()
-			k.broker.sweepDelivered()
-			k.flush(last)
+			k.finish(ctx)
 			return
 		case <-k.due:
 		}
-		if !k.flush(ctx) {
-			return
+		if !k.flush(ctx) && ctx.Err() == nil {
+			return // the log is closed
 		}
 	}
+}
+
+// finish writes what waits once more.
+func (k *keeper) finish(ctx context.Context) {
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopAppend/4)
+	defer cancel()
+	k.broker.sweepDelivered()
+	k.flush(last)
 }
 
 // sweepDelivered notes how far everybody has everything.
@@ -250,8 +255,12 @@ func (k *keeper) flush(ctx context.Context) bool {
 		for _, w := range waiters {
 			close(w)
 		}
+		return true
 	}
-	return done
+	k.pendingMu.Lock() // the last flush tries it once more
+	k.pending = append(pending, k.pending...)
+	k.pendingMu.Unlock()
+	return false
 }
 
 // now fills in what a session is at this moment: it may have changed since the

@@ -331,9 +331,13 @@ func (b *Broker) appendOne(ctx context.Context, stream string, records []buffer.
 	return false
 }
 
-// try appends once. When the broker stops, the append under way gets a bounded
-// time.
+// try appends once. When the broker stops, the append of messages that is under
+// way gets a bounded time; the state's does not, for the keeper tries once more.
 func (b *Broker) try(ctx context.Context, stream string, records []buffer.Record) error {
+	if stream == StateStream {
+		_, err := b.log.Append(ctx, stream, records...)
+		return err
+	}
 	c, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { time.AfterFunc(stopAppend, cancel) })
