@@ -41,7 +41,7 @@ func (r *runCommand) Run(ctx context.Context, c *console) error {
 	for _, warning := range cfg.Warnings {
 		logger.Warn("configuration", "warning", warning.String())
 	}
-	daemon.LimitMemory(c.getenv, logger)
+	daemon.LimitMemory(logger)
 	node := daemon.New(cfg, daemon.Options{Logger: logger, Version: thisBuild().Version})
 	var reloads sync.WaitGroup
 	reloadCtx, stop := context.WithCancel(ctx)

@@ -14,6 +14,7 @@ import (
 
 	paho "github.com/eclipse/paho.mqtt.golang"
 
+	"github.com/weir-edge/weir/ingest/broker/brokertest"
 	"github.com/weir-edge/weir/uplink/nats/natstest"
 )
 
@@ -55,7 +56,48 @@ ingest:
 	n.paced(&table, p, "log alone")
 	plain := peer(t, broker, p)
 	n.flatOut(&table, p, plain)
+	n.stop()
+	brokerFigures(t, &table)
 	t.Logf("\n%s", table.String())
+}
+
+// brokerFigures measures the broker for devices, with its log on the disk and a
+// commit window of 50 ms.
+func brokerFigures(t *testing.T, table *figures) {
+	t.Helper()
+	n, target := brokerNode(t)
+	if err := target.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		options brokertest.Options
+		goal    string
+	}{
+		{brokertest.Options{Clients: 1, InFlight: 20}, ""},
+		{brokertest.Options{Clients: 1, InFlight: 100}, ">= 1000"},
+		{brokertest.Options{Clients: 1, InFlight: 256}, ""},
+		{brokertest.Options{Clients: 100, InFlight: 20}, ">= 20000"},
+		{brokertest.Options{Clients: 100, InFlight: 100}, ""},
+		{brokertest.Options{Clients: 1000, InFlight: 2, Rate: 1000}, ""},
+	} {
+		o := c.options
+		o.Username, o.Password, o.Duration = target.Username, target.Password, 8*time.Second
+		before := cpu(t, n.cmd.Process.Pid)
+		r, err := brokertest.Load(t.Context(), target.Address, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		used := cpu(t, n.cmd.Process.Pid) - before
+		name := fmt.Sprintf("broker, %d clients, %d in flight", o.Clients, o.InFlight)
+		if o.Rate > 0 {
+			name += fmt.Sprintf(", %d/s wanted", o.Rate)
+		}
+		table.add(name+", acknowledged", r.PerSecond, "messages/s", c.goal)
+		table.add(name+", latency, median", float64(r.Median)/float64(time.Millisecond), "ms", "")
+		table.add(name+", latency, 99 %", float64(r.P99)/float64(time.Millisecond), "ms", "")
+		table.add(name+", processor a message", used.Seconds()*1e6/float64(r.Acknowledged), "microseconds", "")
+		table.add(name+", resident", float64(n.memory())/(1<<20), "MiB", "")
+	}
 }
 
 // figures is a table of what was measured.

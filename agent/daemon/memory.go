@@ -14,18 +14,20 @@ import (
 // share of it: page cache of the log, sockets.
 const memoryShare = 0.75
 
-// LimitMemory makes Go's collector respect the memory limit of the cgroup,
-// unless GOMEMLIMIT is set. A process without a limit keeps Go's default.
-func LimitMemory(getenv func(string) string, logger *slog.Logger) {
-	if getenv("GOMEMLIMIT") != "" {
-		return
-	}
+// LimitMemory makes Go's collector respect the memory limit of the cgroup, if that
+// is lower than what GOMEMLIMIT says: who lowers the one may forget the other. A
+// process without a limit keeps Go's default.
+func LimitMemory(logger *slog.Logger) {
 	limit, ok := cgroupMemory("/proc/self/cgroup", "/sys/fs/cgroup")
 	if !ok {
 		return
 	}
-	debug.SetMemoryLimit(int64(float64(limit) * memoryShare))
-	logger.Info("memory is limited", "cgroup_bytes", limit, "go_bytes", int64(float64(limit)*memoryShare))
+	share := int64(float64(limit) * memoryShare)
+	if debug.SetMemoryLimit(-1) <= share { // -1 only asks
+		return
+	}
+	debug.SetMemoryLimit(share)
+	logger.Info("memory is limited", "cgroup_bytes", limit, "go_bytes", share)
 }
 
 // cgroupMemory returns the lowest memory limit on the way from this process'
