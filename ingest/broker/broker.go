@@ -73,8 +73,8 @@ type Broker struct {
 	window time.Duration
 
 	queue   chan *inbound
-	waiting *room // bytes that may wait in queue
-	bodies  *room // bytes of large packets that are being read
+	waiting *ingest.Room // bytes that may wait in queue
+	bodies  *ingest.Room // bytes of large packets that are being read
 	keeper  keeper
 	doors   *doors
 	state   state
@@ -100,7 +100,7 @@ func New(o Options) (*Broker, error) {
 	}
 	b := &Broker{
 		config: o.Config, log: o.Log, logger: o.Logger, window: o.Window,
-		queue: make(chan *inbound, queueMessages), waiting: newRoom(queueBytes), bodies: newRoom(bodyBytes),
+		queue: make(chan *inbound, queueMessages), waiting: ingest.NewRoom(queueBytes), bodies: ingest.NewRoom(bodyBytes),
 		sessions: map[string]*session{}, retained: map[string]*publication{},
 		doors: newDoors(o.Config), willDue: make(chan struct{}, 1),
 	}

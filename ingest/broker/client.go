@@ -195,10 +195,10 @@ func (c *client) read(ctx context.Context) error {
 func (c *client) body(ctx context.Context, h packet.Header) (body []byte, done func(), err error) {
 	done = func() {}
 	if h.Length > smallPacket {
-		if !c.broker.bodies.take(h.Length, ctx.Done(), c.gone) {
+		if !c.broker.bodies.Take(h.Length, ctx.Done(), c.gone) {
 			return nil, done, net.ErrClosed
 		}
-		done = func() { c.broker.bodies.give(h.Length) }
+		done = func() { c.broker.bodies.Give(h.Length) }
 	}
 	if h.Length > c.in.Buffered() {
 		limit := bodyTime + time.Duration(h.Length>>20)*bodyTime
@@ -360,7 +360,7 @@ func (c *client) publish(ctx context.Context, p *packet.Publish) error {
 		}
 	}
 	it := newInbound(c, p)
-	if !b.waiting.take(it.weight(), ctx.Done(), c.gone) {
+	if !b.waiting.Take(it.weight(), ctx.Done(), c.gone) {
 		return net.ErrClosed
 	}
 	b.state.received(it)
@@ -368,7 +368,7 @@ func (c *client) publish(ctx context.Context, p *packet.Publish) error {
 	case b.queue <- it:
 		return nil
 	case <-ctx.Done():
-		b.waiting.give(it.weight())
+		b.waiting.Give(it.weight())
 		return ctx.Err()
 	}
 }

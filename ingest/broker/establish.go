@@ -222,14 +222,14 @@ func (b *Broker) janitor(ctx context.Context) {
 		b.wills = nil
 		b.mu.Unlock()
 		for _, it := range wills {
-			if !b.waiting.take(it.weight(), ctx.Done(), nil) {
+			if !b.waiting.Take(it.weight(), ctx.Done(), nil) {
 				return
 			}
 			b.state.received(it)
 			select {
 			case b.queue <- it:
 			case <-ctx.Done():
-				b.waiting.give(it.weight())
+				b.waiting.Give(it.weight())
 				return
 			}
 		}

@@ -101,7 +101,7 @@ const lingerStep = 5 * time.Millisecond
 // one. So it is handed over late in the window. After a pause there is nothing
 // to wait for.
 func (w *worker) linger(ctx context.Context, until time.Time) {
-	for ctx.Err() == nil && len(w.broker.queue) < batchMessages/2 && !w.broker.waiting.over(batchBytes) {
+	for ctx.Err() == nil && len(w.broker.queue) < batchMessages/2 && !w.broker.waiting.Over(batchBytes) {
 		left := time.Until(until)
 		if left <= 0 {
 			return
@@ -126,7 +126,7 @@ func (w *worker) step(ctx context.Context, batch []*inbound) bool {
 	done := len(messages) == 0 || w.handle(ctx, messages)
 	w.broker.state.handled(len(messages))
 	for _, it := range messages {
-		w.broker.waiting.give(it.weight())
+		w.broker.waiting.Give(it.weight())
 	}
 	return done
 }

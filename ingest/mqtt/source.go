@@ -61,7 +61,7 @@ type Source struct {
 
 	filters map[string]byte // to subscribe to, with their QoS
 	queue   chan item
-	room    *room // bytes that may wait in the queue
+	room    *ingest.Room // bytes that may wait in the queue
 	state   state
 }
 
@@ -82,7 +82,7 @@ func New(config Config, log Log, logger *slog.Logger) (*Source, error) {
 	}
 	s := &Source{
 		config: config, log: log, logger: logger.With("source", config.Name), url: u,
-		queue: make(chan item, config.MaxInflight), room: newRoom(queueBytes), filters: make(map[string]byte),
+		queue: make(chan item, config.MaxInflight), room: ingest.NewRoom(queueBytes), filters: make(map[string]byte),
 	}
 	s.state.status = Status{Name: config.Name, URL: u.Redacted(), State: Connecting, Since: time.Now()}
 	var routes []message.Route
@@ -433,7 +433,7 @@ func (c *connection) put(it item) bool {
 	}
 	c.blocked.Store(true)
 	defer c.blocked.Store(false)
-	if !c.source.room.take(it.weight(), c.done) {
+	if !c.source.room.Take(it.weight(), c.done, nil) {
 		c.over = true
 		return false
 	}
@@ -442,7 +442,7 @@ func (c *connection) put(it item) bool {
 		c.source.state.received(it)
 		return true
 	case <-c.done:
-		c.source.room.give(it.weight())
+		c.source.room.Give(it.weight())
 		c.over = true
 		return false
 	}

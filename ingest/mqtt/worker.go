@@ -63,7 +63,7 @@ func (w *worker) run(ctx context.Context) {
 			done := w.handle(ctx, batch)
 			w.source.state.handled(len(batch))
 			for i := range batch {
-				w.source.room.give(batch[i].weight())
+				w.source.room.Give(batch[i].weight())
 			}
 			if !done {
 				return // what comes behind must not get in before what was given up
