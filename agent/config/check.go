@@ -40,9 +40,11 @@ func (c checker) check(cfg *Config, top place) {
 	c.validate(top.key("video"), cfg.Video.Validate())
 	if cfg.Ingest.Broker != nil {
 		c.validate(top.find("ingest.broker"), cfg.Ingest.Broker.Validate())
+		c.advise(top.find("ingest.broker"), cfg.Ingest.Broker.Warnings())
 	}
 	if cfg.Ingest.HTTP != nil {
 		c.validate(top.find("ingest.http"), cfg.Ingest.HTTP.Validate())
+		c.advise(top.find("ingest.http"), cfg.Ingest.HTTP.Warnings())
 	}
 	c.validate(top.key("analytics"), cfg.Analytics.Validate())
 	uplinks := top.key("uplink")
@@ -78,6 +80,16 @@ func (c checker) validate(p place, err error) {
 	}
 	for _, note := range found {
 		note()
+	}
+}
+
+// advise notes a package's warnings about the part at p; each begins with the path
+// from there.
+func (c checker) advise(p place, warnings []string) {
+	for _, warning := range warnings {
+		if path, message, ok := strings.Cut(warning, ": "); ok {
+			c.warn(p.find(path), "%s", message)
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"reflect"
 	"strings"
 	"testing"
@@ -303,5 +304,22 @@ func TestEveryFieldCanBeSet(t *testing.T) {
 	walk("Config", reflect.TypeFor[config.Config]())
 	if seen < 50 {
 		t.Errorf("only %d fields were seen", seen)
+	}
+}
+
+// TestOpenListenersWarn: passwords and tokens that travel in the clear are told.
+func TestOpenListenersWarn(t *testing.T) {
+	cfg := parse(t, `node: {id: gw-1}
+buffer: {dir: /var/lib/weir}
+ingest:
+  broker: {listen: "tcp://0.0.0.0:1883", users_file: users.yaml, topics: [{filter: "a/#", stream: s}]}
+  http: {listen: "0.0.0.0:8081", clients: [{name: a, token: "${TOKEN}"}], streams: [{stream: s}]}
+`, config.Options{})
+	var paths []string
+	for _, w := range cfg.Warnings {
+		paths = append(paths, w.Path)
+	}
+	if !slices.Equal(paths, []string{"ingest.broker.listen", "ingest.http.listen"}) {
+		t.Errorf("warnings are %v", cfg.Warnings)
 	}
 }

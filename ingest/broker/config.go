@@ -215,6 +215,15 @@ func (c Config) Validate() error {
 	return errors.Join(faults...)
 }
 
+// Warnings are what is allowed and unwise; each begins with the key's path.
+func (c Config) Warnings() []string {
+	address, secure, err := c.Address()
+	if err != nil || secure || loopback(address) {
+		return nil
+	}
+	return []string{fmt.Sprintf("listen: %s is not encrypted: whoever is on the way reads passwords and messages; write tls://", c.Listen)}
+}
+
 func (c Config) listenFaults() (faults []error) {
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
 	address, secure, err := c.Address()
