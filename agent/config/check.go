@@ -216,6 +216,9 @@ func (c checker) sessions(cfg *Config, list place) {
 func (c checker) cameraStreams(cfg *Config, top place) {
 	data := map[string]string{ingest.Aside: "the stream of what is set aside", broker.StateStream: "the broker's own stream"}
 	for _, n := range streamsNamed(cfg, top) {
+		if n.name == broker.StateStream && c.judges(n.at) {
+			c.fault(n.at, "%s is the broker's own stream; take another", n.name)
+		}
 		if _, ok := data[n.name]; !ok {
 			data[n.name] = "the stream of " + n.at.path
 		}

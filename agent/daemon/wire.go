@@ -72,7 +72,7 @@ func (d *Daemon) specs(cfg *config.Config) []partSpec {
 		specs = append(specs, d.mqttSource(cfg.Node.ID, source))
 	}
 	if cfg.Ingest.Broker != nil {
-		specs = append(specs, d.broker(*cfg.Ingest.Broker, cfg.Buffer.Commit.MaxDelay.Std()))
+		specs = append(specs, d.broker(*cfg.Ingest.Broker, cfg.Buffer))
 	}
 	if cfg.Ingest.HTTP != nil {
 		specs = append(specs, d.httpSource(*cfg.Ingest.HTTP))
@@ -116,11 +116,12 @@ func mqttStatus(s mqtt.Status) api.Source {
 	return out
 }
 
-// broker is a broker that devices connect to; window is the log's.
-func (d *Daemon) broker(cfg broker.Config, window time.Duration) partSpec {
+// broker is a broker that devices connect to, over the log of that configuration.
+func (d *Daemon) broker(cfg broker.Config, log buffer.Config) partSpec {
+	window, maxRecord := log.Commit.MaxDelay.Std(), int(log.MaxRecordBytes)
 	return partSpec{kind: sourceKind, name: cfg.Name, typ: "broker", config: cfg, build: func() (instance, error) {
 		b, err := broker.New(broker.Options{
-			Config: cfg, Log: d.log, Places: d.log, Window: window, Logger: d.logger.With("part", "source "+cfg.Name),
+			Config: cfg, Log: d.log, Places: d.log, Window: window, MaxRecordBytes: maxRecord, Logger: d.logger.With("part", "source "+cfg.Name),
 		})
 		if err != nil {
 			return instance{}, err

@@ -28,6 +28,7 @@ import (
 	"time"
 
 	"github.com/weir-edge/weir/buffer"
+	"github.com/weir-edge/weir/configs/value"
 	"github.com/weir-edge/weir/ingest"
 	"github.com/weir-edge/weir/ingest/broker/packet"
 	"github.com/weir-edge/weir/ingest/broker/users"
@@ -57,6 +58,8 @@ type Options struct {
 	Log    Log
 	// Places remembers where in StateStream to begin; nil: at its beginning.
 	Places buffer.Committer
+	// MaxRecordBytes is the largest record the log takes. 0: its default.
+	MaxRecordBytes int
 	// Window is how often the log commits at most (buffer.commit.max_delay). 0:
 	// batches are appended at once.
 	Window time.Duration
@@ -71,6 +74,8 @@ type Broker struct {
 	logger *slog.Logger
 	router *message.Router
 	window time.Duration
+	// maxRecord is the largest record of the log.
+	maxRecord int
 
 	queue   chan *inbound
 	waiting *ingest.Room // bytes that may wait in queue
@@ -90,6 +95,10 @@ type Broker struct {
 	epochs        uint64 // connections so far
 }
 
+// recordReserve of the largest record is for the partition key and the
+// attributes; a larger payload is set aside.
+const recordReserve = 8 << 10
+
 // New returns a broker for a valid configuration. It listens to nothing yet.
 func New(o Options) (*Broker, error) {
 	if err := o.Config.Validate(); err != nil {
@@ -99,12 +108,15 @@ func New(o Options) (*Broker, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	b := &Broker{
-		config: o.Config, log: o.Log, logger: o.Logger, window: o.Window,
+		config: o.Config, log: o.Log, logger: o.Logger, window: o.Window, maxRecord: o.MaxRecordBytes,
 		queue: make(chan *inbound, queueMessages), waiting: ingest.NewRoom(queueBytes), bodies: ingest.NewRoom(bodyBytes),
 		sessions: map[string]*session{}, retained: map[string]*publication{},
 		doors: newDoors(o.Config), willDue: make(chan struct{}, 1),
 	}
 	b.keeper = keeper{broker: b, places: o.Places, due: make(chan struct{}, 1)}
+	if b.maxRecord == 0 {
+		b.maxRecord = buffer.DefaultRecordBytes
+	}
 	if err := b.loadUsers(); err != nil {
 		return nil, fmt.Errorf("broker %s: users_file: %w", o.Config.Name, err)
 	}
@@ -113,7 +125,7 @@ func New(o Options) (*Broker, error) {
 		routes = append(routes, t.route())
 	}
 	var err error
-	b.router, err = message.NewRouter(message.RouterConfig{Source: o.Config.Name, Routes: routes, MaxBytes: o.Config.MaxPacketBytes})
+	b.router, err = message.NewRouter(message.RouterConfig{Source: o.Config.Name, Routes: routes, MaxBytes: min(o.Config.MaxPacketBytes, value.Bytes(b.maxRecord-recordReserve))})
 	if err != nil {
 		return nil, fmt.Errorf("broker %s: %w", o.Config.Name, err)
 	}
@@ -141,7 +153,32 @@ func (b *Broker) Reload() error {
 	if b.users == nil {
 		return nil
 	}
-	return b.users.Reload()
+	if err := b.users.Reload(); err != nil {
+		return err
+	}
+	var changes []change
+	b.mu.Lock()
+	for _, s := range b.sessions {
+		if s.client != nil && b.prune(s, s.client.who) {
+			changes = append(changes, s.describe())
+		}
+	}
+	b.mu.Unlock()
+	b.keeper.later(changes...)
+	return nil
+}
+
+// prune takes away the subscriptions that a user may not have any more, and says
+// whether there were any. Broker.mu is held.
+func (b *Broker) prune(s *session, who User) (changed bool) {
+	for filter := range s.subs {
+		if !who.MaySubscribe(s.id, filter) {
+			delete(s.subs, filter)
+			b.tree.remove(s, filter)
+			changed = true
+		}
+	}
+	return changed
 }
 
 // Address is host:port where the broker listens; "" while it does not.
@@ -184,6 +221,8 @@ func (b *Broker) Run(ctx context.Context) error {
 	// The keeper ends after the connections, to write how they left.
 	keeping, stopKeeping := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopKeeping()
+	// It may hold keeper.mu while the log takes nothing, and the worker waits for that.
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(stopAppend/2, stopKeeping) })()
 	last.Go(func() { b.keeper.run(keeping) })
 	stop := context.AfterFunc(ctx, func() {
 		if err := listener.Close(); err != nil {
@@ -193,7 +232,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	defer stop()
 	b.state.listening(listener.Addr().String())
 	b.logger.Info("the broker listens", "address", listener.Addr().String(), "tls", secure)
-	err = b.accept(ctx, listener, security)
+	err = b.accept(ctx, cancel, listener, security)
 	cancel()
 	b.endAll()
 	group.Wait()
@@ -211,10 +250,11 @@ func (b *Broker) load(ctx context.Context, w *worker) error {
 }
 
 // accept takes connections until ctx is done, and waits for those it took.
-func (b *Broker) accept(ctx context.Context, listener net.Listener, security *tls.Config) error {
+func (b *Broker) accept(ctx context.Context, cancel func(), listener net.Listener, security *tls.Config) error {
 	var group sync.WaitGroup
 	defer group.Wait()
 	defer b.endAll()
+	defer cancel() // so that nobody comes in behind endAll
 	for {
 		conn, err := listener.Accept()
 		if ctx.Err() != nil {

@@ -13,19 +13,22 @@ import (
 	"time"
 
 	"github.com/weir-edge/weir/ingest/broker/packet"
+	"github.com/weir-edge/weir/ingest/message"
 )
 
 const (
-	readBuffer     = 2 << 10
-	smallPacket    = 64 << 10         // a larger one takes its memory from Broker.bodies first
-	bodyTime       = 10 * time.Second // for the rest of a packet, and for each MiB of it
-	writeTime      = 10 * time.Second // for what is written at once
-	writeAtOnce    = 64 << 10
-	maxAliases     = 16  // topic aliases of a client
-	maxLevels      = 128 // of a topic filter
-	maxSendAtOnce  = 1000
-	noPacketLimit  = packet.MaxLength + 5
-	controlBacklog = 256 << 10 // answers that a client does not read
+	readBuffer  = 2 << 10
+	smallPacket = 64 << 10         // a larger one takes its memory from Broker.bodies first
+	bodyTime    = 10 * time.Second // for the rest of a packet, and for each MiB of it
+	writeTime   = 10 * time.Second // for what is written at once
+	writeAtOnce = 64 << 10
+	maxAliases  = 16 // topic aliases of a client
+	// maxUserProperties of a message: they take more memory than bytes.
+	maxUserProperties = 64
+	maxLevels         = 128 // of a topic filter
+	maxSendAtOnce     = 1000
+	noPacketLimit     = packet.MaxLength + 5
+	controlBacklog    = 256 << 10 // answers that a client does not read
 )
 
 // client is one connection that was let in.
@@ -55,6 +58,7 @@ type client struct {
 	inflight int    // messages taken and not acknowledged
 	freed    chan struct{}
 	last     []byte // to write before the connection ends
+	ended    bool
 }
 
 // wake lets the writer look for work.
@@ -68,13 +72,15 @@ func (c *client) wake() {
 // end ends the connection, with a last packet for the client if there is one.
 func (c *client) end(last packet.Packet) {
 	c.once.Do(func() {
+		c.mu.Lock()
 		if last != nil {
 			if wire, err := last.Append(nil, c.version); err == nil { // it is ours
-				c.mu.Lock()
 				c.last = wire
-				c.mu.Unlock()
 			}
 		}
+		c.ended = true
+		_ = c.conn.SetWriteDeadline(time.Now().Add(time.Second)) // a write that is under way too
+		c.mu.Unlock()
 		close(c.gone)
 	})
 }
@@ -133,7 +139,7 @@ func (c *client) write() error {
 			if len(buffer) == 0 {
 				break
 			}
-			if err := c.conn.SetWriteDeadline(time.Now().Add(writeTime)); err != nil {
+			if err := c.mayWriteFor(writeTime); err != nil {
 				return err
 			}
 			if _, err := c.conn.Write(buffer); err != nil {
@@ -152,6 +158,16 @@ func (c *client) write() error {
 		}
 		c.mu.Unlock()
 	}
+}
+
+// mayWriteFor sets the time for a write; of a connection that ends, end has set it.
+func (c *client) mayWriteFor(d time.Duration) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended {
+		return nil
+	}
+	return c.conn.SetWriteDeadline(time.Now().Add(d))
 }
 
 // more appends the messages that may be sent now.
@@ -349,6 +365,9 @@ func (c *client) publish(ctx context.Context, p *packet.Publish) error {
 	if len(p.Properties.SubscriptionIDs) > 0 { // 3.3.4-6
 		return refusal(packet.ProtocolError, "a client sends no subscription identifiers")
 	}
+	if len(p.Properties.User) > maxUserProperties {
+		return refusal(packet.QuotaExceeded, "more than %d user properties", maxUserProperties)
+	}
 	b := c.broker
 	if strings.HasPrefix(p.Topic, "$") || !c.who.MayPublish(c.id, p.Topic) {
 		b.state.refusedPublish()
@@ -367,6 +386,10 @@ func (c *client) publish(ctx context.Context, p *packet.Publish) error {
 	select {
 	case b.queue <- it:
 		return nil
+	case <-c.gone:
+		b.waiting.Give(it.weight())
+		b.state.handled(1)
+		return errDone
 	case <-ctx.Done():
 		b.waiting.Give(it.weight())
 		return ctx.Err()
@@ -388,6 +411,9 @@ func (c *client) resolve(p *packet.Publish) error {
 			return refusal(packet.ProtocolError, "topic alias %d stands for nothing", *alias)
 		}
 		return nil
+	}
+	if len(p.Topic) > message.MaxTopicBytes {
+		return refusal(packet.QuotaExceeded, "an alias for a topic of more than %d bytes", message.MaxTopicBytes)
 	}
 	if c.aliases == nil {
 		c.aliases = map[uint16]string{}

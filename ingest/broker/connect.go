@@ -90,7 +90,7 @@ func (b *Broker) serve(ctx context.Context, conn net.Conn, security *tls.Config)
 // CONNACK should say, Success for nothing.
 func (b *Broker) letIn(ctx context.Context, conn net.Conn, security *tls.Config) (*client, packet.Code, error) {
 	c := &client{broker: b, conn: conn}
-	if err := conn.SetDeadline(time.Now().Add(b.config.ConnectTimeout.Std())); err != nil {
+	if err := within(ctx, conn, b.config.ConnectTimeout.Std()); err != nil {
 		return c, 0, err
 	}
 	if security != nil {
@@ -114,7 +114,7 @@ func (b *Broker) letIn(ctx context.Context, conn net.Conn, security *tls.Config)
 	if err := c.accept(p); err != nil {
 		return c, err.code, &turnedAway{"connect", err}
 	}
-	if err := conn.SetDeadline(time.Now().Add(authTime)); err != nil { // a password takes its time
+	if err := within(ctx, conn, authTime); err != nil { // a password takes its time
 		return c, 0, err
 	}
 	if err := b.authenticate(ctx, c, p); err != nil {
@@ -133,6 +133,14 @@ func (b *Broker) letIn(ctx context.Context, conn net.Conn, security *tls.Config)
 		return c, code, err
 	}
 	return c, 0, nil
+}
+
+// within sets a time limit, unless ctx ended, whose end has set one too.
+func within(ctx context.Context, conn net.Conn, d time.Duration) error {
+	if err := conn.SetDeadline(time.Now().Add(d)); err != nil {
+		return err
+	}
+	return ctx.Err()
 }
 
 // turnedAway is why a connection did not become a client.
@@ -180,6 +188,8 @@ func (c *client) accept(p *packet.Connect) *refused {
 		return &refused{packet.ClientIDNotValid, "an empty client identifier needs a clean session"}
 	case len(p.ClientID) > maxClientID:
 		return &refused{packet.ClientIDNotValid, "the client identifier is longer than 256 bytes"}
+	case p.Will != nil && len(p.Will.Properties.User) > maxUserProperties:
+		return &refused{packet.QuotaExceeded, "the will has too many user properties"}
 	case p.Properties.AuthMethod != nil:
 		return &refused{packet.BadAuthenticationMethod, "there is no extended authentication here"}
 	}
@@ -207,7 +217,7 @@ func (c *client) accept(p *packet.Connect) *refused {
 // the address.
 func (b *Broker) authenticate(ctx context.Context, c *client, p *packet.Connect) error {
 	if b.users == nil {
-		c.who = everybody{}
+		c.who, c.user = everybody{}, certificate(c.conn) // a session is its owner's all the same
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, authTime)
@@ -220,7 +230,8 @@ func (b *Broker) authenticate(ctx context.Context, c *client, p *packet.Connect)
 		c.who, c.user = u, u.Name
 		return nil
 	}
-	if !b.doors.mayTry(c.conn.RemoteAddr(), p.User, time.Now()) {
+	// A password that was right before is not held up by those who guess.
+	if !b.users.Remembered(p.User, p.Password) && !b.doors.mayTry(c.conn.RemoteAddr(), p.User, time.Now()) {
 		return &turnedAway{"auth", fmt.Errorf("user %.100q: %w: too many wrong ones from this address; wait a minute", p.User, users.ErrDenied)}
 	}
 	u, err := b.users.Authenticate(ctx, p.User, p.Password)

@@ -76,7 +76,7 @@ func (b *Broker) plan(batch []*inbound) []buffer.Record {
 		var waiting []waits
 		it.targets = append([]target{}, b.targets(p, nil)...)
 		for _, t := range it.targets {
-			if t.session.persistent() && t.qos > 0 && b.fits(t.session, &outgoing{publication: p}) {
+			if t.session.persistent() && t.qos > 0 && b.mayKeep(p) && b.fits(t.session, &outgoing{publication: p}) {
 				t.session.serial++
 				t.session.planned++
 				if it.kept == nil {
@@ -104,11 +104,24 @@ func (b *Broker) waiters() bool {
 	return false
 }
 
+// stateReserve of the largest record is for what stands in a record of the state
+// stream beside the message: those who wait for it.
+const stateReserve = 192 << 10
+
+// mayKeep says whether a message fits into a record of the state stream. JSON may
+// take six bytes for one of its texts.
+func (b *Broker) mayKeep(p *publication) bool {
+	return len(p.payload)+6*(len(p.topic)+p.extra)+stateReserve <= b.maxRecord
+}
+
 // mayRetain says whether there is room to keep a message for later subscribers.
 // What is not kept is passed on all the same, and counted. Broker.mu is held.
 func (b *Broker) mayRetain(p *publication) bool {
 	if len(p.payload) == 0 {
 		return true
+	}
+	if !b.mayKeep(p) {
+		return false
 	}
 	bytes, count := b.retainedBytes+p.bytes(), len(b.retained)
 	if old := b.retained[p.topic]; old != nil {
@@ -234,7 +247,9 @@ func (st *stored) publication() *publication {
 		topic: st.Topic, payload: st.Payload, qos: st.QoS, retain: st.Retain, from: st.From, expires: st.Expires,
 	}
 	if st.Props != nil {
-		p.props = *passedOn(*st.Props)
+		if kept := passedOn(*st.Props); kept != nil {
+			p.props, p.extra = *kept, weigh(kept)
+		}
 	}
 	return p
 }

@@ -17,6 +17,9 @@ func (b *Broker) establish(ctx context.Context, c *client, p *packet.Connect) (p
 		b.mu.Unlock()
 		return packet.QuotaExceeded, &turnedAway{"sessions", errors.New("there are max_sessions sessions")}
 	}
+	if old != nil && old.owner == "" {
+		old.owner = c.user // from before there were users
+	}
 	if old != nil && old.owner != c.user {
 		b.mu.Unlock()
 		return packet.NotAuthorized, &turnedAway{"auth", errors.New("the client identifier is another user's")}
@@ -41,8 +44,9 @@ func (b *Broker) establish(ctx context.Context, c *client, p *packet.Connect) (p
 	s.expiry = b.expiryOf(p)
 	s.will = willOf(p)
 	if s.will != nil {
-		s.will.message.from = c.id
+		s.will.message.from, s.will.who = c.id, c.who
 	}
+	pruned := present && b.prune(s, c.who)
 	connack := b.connack(c, p, present)
 	wire, err := connack.Append(nil, c.version)
 	if present {
@@ -62,6 +66,9 @@ func (b *Broker) establish(ctx context.Context, c *client, p *packet.Connect) (p
 		return 0, err
 	}
 	c.wake()
+	if pruned {
+		b.keeper.later(change{Kind: kindSession, Client: s.id, Generation: s.generation})
+	}
 	if old != nil && !present {
 		b.keeper.later(change{Kind: kindGone, Client: c.id, Generation: old.generation})
 	}
@@ -179,9 +186,13 @@ func (b *Broker) publishWill(s *session) {
 	if s.will == nil {
 		return
 	}
-	w := s.will.message
+	w, who := s.will.message, s.will.who
 	s.will = nil
-	it := &inbound{session: s, props: w.props, arrival: time.Now()}
+	if !who.MayPublish(s.id, w.topic) {
+		b.state.refusedPublish() // its user is gone, or may do less than at CONNECT
+		return
+	}
+	it := &inbound{session: s, props: w.props, arrival: time.Now(), extra: weigh(&w.props)}
 	it.message.Topic, it.message.Payload, it.message.Retained, it.message.ClientID = w.topic, w.payload, w.retain, s.id
 	it.will = w.qos
 	b.wills = append(b.wills, it)

@@ -156,15 +156,15 @@ func (k *keeper) begin(ctx context.Context) { k.ctx = ctx }
 
 // persist makes what a session is now durable before it returns; false when the
 // broker stops. Those who wait at once share a commit.
-func (k *keeper) persist(s *session) bool {
+// Whoever is gone does not wait either.
+func (k *keeper) persist(s *session, gone <-chan struct{}) bool {
 	done := make(chan struct{})
-	k.pendingMu.Lock()
-	k.waiters = append(k.waiters, done)
-	k.pendingMu.Unlock()
-	k.later(change{Kind: kindSession, Client: s.id, Generation: s.generation})
+	k.note(done, change{Kind: kindSession, Client: s.id, Generation: s.generation})
 	select {
 	case <-done:
 		return true
+	case <-gone:
+		return false
 	case <-k.ctx.Done():
 		return false
 	}
@@ -172,10 +172,17 @@ func (k *keeper) persist(s *session) bool {
 
 // later has changes written soon, for those that nobody waits for.
 func (k *keeper) later(changes ...change) {
-	if len(changes) == 0 {
-		return
+	if len(changes) > 0 {
+		k.note(nil, changes...)
 	}
+}
+
+// note puts changes into the line, and with them one who waits, if any.
+func (k *keeper) note(waiter chan struct{}, changes ...change) {
 	k.pendingMu.Lock()
+	if waiter != nil {
+		k.waiters = append(k.waiters, waiter)
+	}
 	if len(k.pending)+len(changes) <= laterMost {
 		k.pending = append(k.pending, changes...)
 	} else { // the log takes nothing; a snapshot will say it all
@@ -428,7 +435,12 @@ func (r *restorer) change(c *change) error {
 		}
 	case c.Kind == kindQueued && c.Message != nil:
 		for _, w := range c.For {
-			if s := r.sessions[w.Client]; s != nil && s.generation == w.Generation {
+			s := r.sessions[w.Client]
+			if s == nil || s.generation < w.Generation { // its record is behind this one, or never came
+				s = &restored{generation: w.Generation}
+				r.sessions[w.Client] = s
+			}
+			if s.generation == w.Generation {
 				s.queue = append(s.queue, queued{w, c.Message})
 			}
 		}

@@ -18,10 +18,24 @@ type publication struct {
 	props   packet.Properties // those that are passed on
 	from    string            // the publisher's client identifier
 	expires time.Time         // zero: never
+	extra   int               // bytes of props
 }
 
 // bytes is about what a publication takes.
-func (p *publication) bytes() int64 { return int64(len(p.topic)+len(p.payload)) + 200 }
+func (p *publication) bytes() int64 { return int64(len(p.topic)+len(p.payload)+p.extra) + 200 }
+
+// weigh is about what the properties of a message take in memory.
+func weigh(p *packet.Properties) (n int) {
+	for _, u := range p.User {
+		n += 32 + len(u.Key) + len(u.Value)
+	}
+	for _, s := range []*string{p.ContentType, p.ResponseTopic} {
+		if s != nil {
+			n += len(*s)
+		}
+	}
+	return n + len(p.CorrelationData)
+}
 
 // outgoing is a publication in the queue of one session.
 type outgoing struct {
@@ -63,6 +77,7 @@ type session struct {
 // will is what is published when a connection ended badly.
 type will struct {
 	message *publication
+	who     User // whose it is
 	delay   time.Duration
 	due     time.Time // when; zero while the client is connected
 }
@@ -82,9 +97,13 @@ func (b *Broker) enqueue(s *session, o *outgoing) bool {
 	if o.qos == 0 && s.client == nil {
 		return true // nobody is there for it (3.1.2.4)
 	}
+	if o.qos > 0 && s.persistent() && !b.mayKeep(o.publication) {
+		b.state.droppedFor(s.id, b.logger)
+		return false
+	}
 	for !b.fits(s, o) && o.qos > 0 && len(s.loose) > 0 { // QoS 0 makes room
 		b.forget(s, s.loose[0])
-		s.loose = s.loose[1:]
+		s.loose[0], s.loose = nil, s.loose[1:]
 		b.state.droppedFor(s.id, b.logger)
 	}
 	if !b.fits(s, o) {
@@ -126,9 +145,11 @@ func (s *session) next(receiveMaximum int) (o *outgoing) {
 	first := len(s.queue) > 0 && len(s.sent) < receiveMaximum
 	switch {
 	case first && (len(s.loose) == 0 || s.queue[0].serial < s.loose[0].serial):
-		o, s.queue = s.queue[0], s.queue[1:]
+		o, s.queue[0] = s.queue[0], nil
+		s.queue = s.queue[1:]
 	case len(s.loose) > 0:
-		o, s.loose = s.loose[0], s.loose[1:]
+		o, s.loose[0] = s.loose[0], nil
+		s.loose = s.loose[1:]
 	}
 	return o
 }

@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,6 +22,9 @@ func (b *Broker) subscribe(ctx context.Context, c *client, p *packet.Subscribe) 
 		case name != "" && wanted.NoLocal: // 3.8.3-4
 			return refusal(packet.ProtocolError, "a shared subscription cannot be without the own messages")
 		}
+	}
+	if len(p.Subscriptions) > b.config.MaxSubscriptions {
+		return refusal(packet.QuotaExceeded, "more than %d filters in one SUBSCRIBE", b.config.MaxSubscriptions)
 	}
 	// What was sent before this is retained before it is looked up.
 	if err := b.passed(ctx, c); err != nil {
@@ -51,13 +55,14 @@ func (b *Broker) subscribe(ctx context.Context, c *client, p *packet.Subscribe) 
 		s.subs[sub.Filter] = sub
 		b.tree.add(s, sub)
 		shared, _ := split(sub.Filter)
+		fresh = slices.DeleteFunc(fresh, func(r retainedFor) bool { return r.sub.Filter == sub.Filter })
 		if shared == "" && (wanted.RetainHandling == 0 || wanted.RetainHandling == 1 && !before) {
 			fresh = append(fresh, retainedFor{sub})
 		}
 	}
 	kept := s.persistent()
 	b.mu.Unlock()
-	if kept && !b.keeper.persist(s) {
+	if kept && !b.keeper.persist(s, c.gone) {
 		return errors.New("the broker stops")
 	}
 	if c.version == packet.V311 {
@@ -109,14 +114,25 @@ func (b *Broker) check(c *client, wanted packet.Subscription) packet.Code {
 	switch {
 	case shared && (c.version != packet.V5 || name == "" || strings.ContainsAny(name, "+#") || filter == ""):
 		return packet.TopicFilterInvalid
-	case message.CheckFilter(filter) != nil, strings.Count(filter, "/") >= maxLevels:
+	case message.CheckFilter(filter) != nil, strings.Count(filter, "/") >= maxLevels, len(wanted.Filter) > message.MaxTopicBytes:
 		return packet.TopicFilterInvalid
 	case !c.who.MaySubscribe(c.id, wanted.Filter):
 		return packet.NotAuthorized
-	case !before && len(c.session.subs) >= b.config.MaxSubscriptions:
+	case !before && (len(c.session.subs) >= b.config.MaxSubscriptions || c.session.filterBytes()+len(wanted.Filter) > maxFilterBytes):
 		return packet.QuotaExceeded
 	}
 	return packet.Code(wanted.QoS)
+}
+
+// maxFilterBytes of a session's filters together: they are one record of the
+// state stream, in which JSON may take six bytes for one of theirs.
+const maxFilterBytes = 128 << 10
+
+func (s *session) filterBytes() (n int) {
+	for filter := range s.subs {
+		n += len(filter)
+	}
+	return n
 }
 
 // sendRetained queues what is retained for new subscriptions.
@@ -161,7 +177,7 @@ func (b *Broker) unsubscribe(c *client, p *packet.Unsubscribe) error {
 	}
 	kept := s.persistent()
 	b.mu.Unlock()
-	if kept && !b.keeper.persist(s) {
+	if kept && !b.keeper.persist(s, c.gone) {
 		return errors.New("the broker stops")
 	}
 	c.send(answer)

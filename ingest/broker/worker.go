@@ -32,6 +32,7 @@ type inbound struct {
 	props   packet.Properties
 	arrival time.Time
 
+	extra    int                 // bytes of props
 	will     byte                // QoS of a will for subscribers; its record has none, for it has no identifier
 	repeated bool                // the log has it already
 	routed   bool                // it becomes a record
@@ -42,7 +43,7 @@ type inbound struct {
 
 func newInbound(c *client, p *packet.Publish) *inbound {
 	it := &inbound{
-		client: c, session: c.session, epoch: c.epoch, props: p.Properties, arrival: time.Now(),
+		client: c, session: c.session, epoch: c.epoch, props: p.Properties, arrival: time.Now(), extra: weigh(&p.Properties),
 		message: message.Message{
 			Topic: p.Topic, Payload: p.Payload, QoS: p.QoS, ID: p.ID, Dup: p.Dup, Retained: p.Retain, ClientID: c.id,
 		},
@@ -52,13 +53,15 @@ func newInbound(c *client, p *packet.Publish) *inbound {
 }
 
 // weight is what an inbound takes of Broker.waiting.
-func (it *inbound) weight() int { return len(it.message.Payload) + len(it.message.Topic) + 512 }
+func (it *inbound) weight() int {
+	return len(it.message.Payload) + len(it.message.Topic) + it.extra + 512
+}
 
 // publication is what subscribers get.
 func (it *inbound) publication() *publication {
 	p := &publication{
 		topic: it.message.Topic, payload: it.message.Payload, qos: max(it.message.QoS, it.will), retain: it.message.Retained,
-		props: it.props, from: it.message.ClientID,
+		props: it.props, from: it.message.ClientID, extra: it.extra,
 	}
 	if seconds := it.props.MessageExpiry; seconds != nil {
 		p.expires = it.arrival.Add(time.Duration(*seconds) * time.Second)
@@ -133,12 +136,12 @@ func (w *worker) step(ctx context.Context, batch []*inbound) bool {
 
 // collect takes what waits.
 func (w *worker) collect(first *inbound) []*inbound {
-	batch, bytes := []*inbound{first}, len(first.message.Payload)
+	batch, bytes := []*inbound{first}, first.weight()
 	for len(batch) < batchMessages && bytes < batchBytes {
 		select {
 		case it := <-w.broker.queue:
 			batch = append(batch, it)
-			bytes += len(it.message.Payload)
+			bytes += it.weight()
 		default:
 			return batch
 		}
@@ -160,8 +163,10 @@ func (w *worker) handle(ctx context.Context, batch []*inbound) bool {
 	// the same commit. No snapshot may come between this plan and its append.
 	b.keeper.mu.Lock()
 	defer b.keeper.mu.Unlock()
-	if records := b.plan(batch); len(records) > 0 {
-		byStream[StateStream] = records
+	// The state first: a message that is in its stream and not in the state would
+	// be recognised when it is sent again, and never get to those who wait for it.
+	if records := b.plan(batch); !b.keeper.write(ctx, records) {
+		return false
 	}
 	if !w.appendAll(ctx, byStream) {
 		return false
@@ -209,7 +214,7 @@ func (w *worker) recognise(it *inbound) bool {
 	if !m.Dup {
 		window.Forget(m.ID)
 	}
-	window.Note(m.ID, message.Seen{Hash: m.Hash, Epoch: it.epoch, Exact: m.QoS == 2})
+	window.Note(m.ID, message.Seen{Hash: m.Hash, Epoch: it.epoch}) // of QoS 2, session.received knows in this process
 	return false
 }
 
@@ -287,10 +292,6 @@ func (w *worker) appendAll(ctx context.Context, byStream map[string][]buffer.Rec
 	var group sync.WaitGroup
 	results := make(chan bool, len(byStream))
 	for stream, records := range byStream {
-		if stream == StateStream { // it may be more than fits into one append
-			group.Go(func() { results <- w.broker.keeper.write(ctx, records) })
-			continue
-		}
 		group.Go(func() { results <- w.broker.appendOne(ctx, stream, records) })
 	}
 	group.Wait()
@@ -350,12 +351,8 @@ func (b *Broker) try(ctx context.Context, stream string, records []buffer.Record
 // sets aside those that it refuses alone.
 func (b *Broker) separate(ctx context.Context, stream string, records []buffer.Record, why error) bool {
 	if len(records) > 1 {
-		for i := range records {
-			if !b.appendOne(ctx, stream, records[i:i+1]) {
-				return false
-			}
-		}
-		return true
+		half := len(records) / 2
+		return b.appendOne(ctx, stream, records[:half]) && b.appendOne(ctx, stream, records[half:])
 	}
 	if stream == ingest.Aside || stream == StateStream { // cannot be, for they are made by us
 		b.logger.Error("a record of the broker's own is refused", "stream", stream, "error", why)

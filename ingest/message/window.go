@@ -17,6 +17,13 @@ type Window struct {
 	size   uint64
 	byID   map[uint16]Seen
 	serial uint64
+	order  []noted // those that may leave byID, oldest first
+}
+
+// noted is where in the order an identifier was noted.
+type noted struct {
+	serial uint64
+	id     uint16
 }
 
 // Seen is a message that is durable.
@@ -37,6 +44,19 @@ func (w *Window) Note(id uint16, m Seen) {
 	w.serial++
 	m.serial = w.serial
 	w.byID[id] = m // at most one for each of 65,535 identifiers
+	if m.Exact {
+		return
+	}
+	w.order = append(w.order, noted{m.serial, id})
+	for w.serial-w.order[0].serial >= w.size {
+		if w.byID[w.order[0].id].serial == w.order[0].serial {
+			delete(w.byID, w.order[0].id)
+		}
+		w.order = w.order[1:]
+		if len(w.order) == 0 {
+			break
+		}
+	}
 }
 
 // Holds says whether a message with the DUP flag that came over connection

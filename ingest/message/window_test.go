@@ -27,3 +27,21 @@ func TestWindow(t *testing.T) {
 		t.Error("a new session recognises what was before it")
 	}
 }
+
+// TestWindowForgets: it holds no more than its depth.
+func TestWindowForgets(t *testing.T) {
+	w := NewWindow(256)
+	for id := 1; id <= 65535; id++ {
+		w.Note(uint16(id), Seen{Hash: uint64(id)})
+	}
+	if w.Len() != 256 || !w.Holds(65535, 65535, 1) || w.Holds(65535-256, 65535-256, 1) {
+		t.Errorf("%d are held", w.Len())
+	}
+	w.Note(7, Seen{Hash: 7, Exact: true})
+	for id := 1000; id < 2000; id++ {
+		w.Note(uint16(id), Seen{})
+	}
+	if !w.Holds(7, 7, 1) {
+		t.Error("a QoS 2 message is forgotten")
+	}
+}

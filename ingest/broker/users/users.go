@@ -199,6 +199,13 @@ func (f *File) Authenticate(ctx context.Context, name string, password []byte) (
 	return user, nil
 }
 
+// Remembered says whether this password of this user was found right before, so
+// that Authenticate will not have to compute anything.
+func (f *File) Remembered(name string, password []byte) bool {
+	user, _, mac := f.lookup(name, password)
+	return user != nil && f.recalls(user, mac)
+}
+
 // lookup returns the user, nil if there is none with a password, and the hash
 // to compute, in place of a user's that of a decoy. The decoy has the cost of some user
 // of the file and is always the same for a name, so that time tells nothing.
