@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/weir-edge/weir/agent/config"
+	"github.com/weir-edge/weir/ingest/broker/users"
 )
 
 // checkCommand is `weir check`.
@@ -23,6 +24,11 @@ type verdict struct {
 
 func (k *checkCommand) Run(c *console) error {
 	cfg, err := k.load(k.Secrets)
+	if err == nil && k.Secrets && cfg.Ingest.Broker != nil && cfg.Ingest.Broker.UsersFile != "" {
+		if _, bad := users.Load(cfg.Ingest.Broker.UsersFile); bad != nil {
+			err = usage(fmt.Errorf("ingest.broker.users_file: %w", bad), "")
+		}
+	}
 	out := verdict{OK: err == nil, Faults: []config.Fault{}, Warnings: []config.Fault{}}
 	var faults config.Faults
 	switch {

@@ -38,9 +38,7 @@ func (r *runCommand) Run(ctx context.Context, c *console) error {
 	if err != nil {
 		return err
 	}
-	for _, warning := range cfg.Warnings {
-		logger.Warn("configuration", "warning", warning.String())
-	}
+	warn(cfg, logger)
 	daemon.LimitMemory(logger)
 	node := daemon.New(cfg, daemon.Options{Logger: logger, Version: thisBuild().Version})
 	var reloads sync.WaitGroup
@@ -89,7 +87,15 @@ func (r *runCommand) reloadOnHangup(ctx context.Context, node *daemon.Daemon, lo
 			}
 			continue
 		}
+		warn(cfg, logger)
 		node.Reload(cfg)
+	}
+}
+
+// warn logs what is allowed and unwise.
+func warn(cfg *config.Config, logger *slog.Logger) {
+	for _, warning := range cfg.Warnings {
+		logger.Warn("configuration", "warning", warning.String())
 	}
 }
 

@@ -79,6 +79,9 @@ func printStatus(c *console, s *api.Status) error {
 func sourceTable(sources []api.Source) *table {
 	t := &table{header: []string{"SOURCE", "TYPE", "STATE", "MESSAGES", "APPENDED", "DUPLICATES", "SET ASIDE", "REFUSED", "INFLIGHT", "AT"}}
 	for _, s := range sources {
+		if s.Error == "" {
+			s.Error = s.LogError
+		}
 		t.add(s.Name, s.Type, stateText(s.Part), number(s.Messages), number(s.Appended), number(s.Duplicates),
 			number(s.SetAside), number(s.Refused), number(s.Inflight), s.URL)
 	}

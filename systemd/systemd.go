@@ -23,8 +23,7 @@ import (
 // named in the environment, if there is one; it is safe for concurrent use.
 type Notifier struct{}
 
-// Ready says that the daemon accepts data, or, after Reloading, that it works
-// with the new configuration.
+// Ready says that the daemon accepts data.
 func (n Notifier) Ready() error { return n.send(daemon.SdNotifyReady) }
 
 // Stopping says that the daemon ends.

@@ -102,17 +102,18 @@ type Query struct {
 	Part
 	Consumer      string    `json:"consumer"`
 	SQL           string    `json:"sql"`
-	Input         string    `json:"input"`          // the stream it reads
-	Output        string    `json:"output"`         // the stream its rows go to
-	Records       int64     `json:"records"`        // read
-	Rows          int64     `json:"rows"`           // appended
-	Late          int64     `json:"late"`           // counted at a later time than they arrived
-	BadRecords    int64     `json:"bad_records"`    // not of a form the query can use
-	BadValues     int64     `json:"bad_values"`     // records with a value that counted as NULL
-	MissedRecords int64     `json:"missed_records"` // gone from the log before they were read
-	Windows       int64     `json:"windows"`        // open
-	Groups        int64     `json:"groups"`         // in them
-	StateBytes    int64     `json:"state_bytes"`    // kept in the log with its position
+	Input         string    `json:"input"`              // the stream it reads
+	Output        string    `json:"output"`             // the stream its rows go to
+	Records       int64     `json:"records"`            // read
+	Rows          int64     `json:"rows"`               // appended
+	Late          int64     `json:"late"`               // counted at a later time than they arrived
+	BadRecords    int64     `json:"bad_records"`        // not of a form the query can use
+	BadValues     int64     `json:"bad_values"`         // records with a value that counted as NULL
+	LastBad       string    `json:"last_bad,omitempty"` // place of the last bad record or value, and what was wrong
+	MissedRecords int64     `json:"missed_records"`     // gone from the log before they were read
+	Windows       int64     `json:"windows"`            // open
+	Groups        int64     `json:"groups"`             // in them
+	StateBytes    int64     `json:"state_bytes"`        // kept in the log with its position
 	Watermark     time.Time `json:"watermark,omitzero"`
 	LastRow       time.Time `json:"last_row,omitzero"`
 }

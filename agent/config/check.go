@@ -54,6 +54,7 @@ func (c checker) check(cfg *Config, top place) {
 	c.validate(top.key("api"), cfg.API.Validate())
 
 	c.names(cfg, top)
+	c.brokerState(cfg, top)
 	c.sessions(cfg, sources)
 	c.cameraStreams(cfg, top)
 	c.ports(cfg, top)
@@ -216,9 +217,6 @@ func (c checker) sessions(cfg *Config, list place) {
 func (c checker) cameraStreams(cfg *Config, top place) {
 	data := map[string]string{ingest.Aside: "the stream of what is set aside", broker.StateStream: "the broker's own stream"}
 	for _, n := range streamsNamed(cfg, top) {
-		if n.name == broker.StateStream && c.judges(n.at) {
-			c.fault(n.at, "%s is the broker's own stream; take another", n.name)
-		}
 		if _, ok := data[n.name]; !ok {
 			data[n.name] = "the stream of " + n.at.path
 		}
@@ -258,6 +256,34 @@ func streamsNamed(cfg *Config, top place) (list []named) {
 		}
 	}
 	return list
+}
+
+// brokerState finds what would write the broker's own stream, or set a policy
+// that it does not take.
+func (c checker) brokerState(cfg *Config, top place) {
+	refuse := func(at place, name string) {
+		if name == broker.StateStream && c.judges(at) {
+			c.fault(at, "%s is the broker's own stream", name)
+		}
+	}
+	for name := range cfg.Streams {
+		refuse(top.key("streams").key(name), name)
+	}
+	for i, source := range cfg.Ingest.MQTT {
+		for j, topic := range source.Topics {
+			refuse(top.find("ingest.mqtt").item(i).key("topics").item(j).key("stream"), topic.Stream)
+		}
+	}
+	if cfg.Ingest.HTTP != nil {
+		for j, stream := range cfg.Ingest.HTTP.Streams {
+			refuse(top.find("ingest.http.streams").item(j).key("stream"), stream.Stream)
+		}
+	}
+	for i, query := range cfg.Analytics.Queries {
+		if plan, err := sql.Compile(query.SQL); err == nil {
+			refuse(top.find("analytics.queries").item(i).key("sql"), plan.Output())
+		}
+	}
 }
 
 // listener is where a part will listen.

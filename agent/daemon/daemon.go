@@ -251,12 +251,15 @@ func (d *Daemon) reload(ctx, base context.Context, next *config.Config) {
 			keep[spec.key()] = true
 		}
 	}
-	for key, p := range running {
-		if !keep[key] {
-			d.logger.Info("part stops for the new configuration", "kind", key.kind, "name", key.name)
-			p.stop()
-			p.wait(stopProducers)
+	var gone []*part
+	for _, p := range d.parts {
+		if !keep[p.key()] {
+			d.logger.Info("part stops for the new configuration", "kind", p.spec.kind, "name", p.spec.name)
+			gone = append(gone, p)
 		}
+	}
+	if err := stopAll(gone, stopProducers); err != nil {
+		d.logger.Error("what follows starts all the same", "error", err)
 	}
 	for _, spec := range specs {
 		p := running[spec.key()]

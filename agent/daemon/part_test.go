@@ -172,3 +172,15 @@ func TestCgroupMemory(t *testing.T) {
 	f("9:memory:/free\n1:cpu:/system.slice\n", 0)
 	f("", 0)
 }
+
+// TestProgressOfSources: dealing with messages is progress whatever becomes of
+// them; taking more and more and dealing with none is not.
+func TestProgressOfSources(t *testing.T) {
+	before := api.Source{Messages: 100, Inflight: 20}
+	if after := (api.Source{Messages: 180, Inflight: 20}); progress(after) == progress(before) {
+		t.Error("commands that are passed on are no progress")
+	}
+	if after := (api.Source{Messages: 180, Inflight: 100}); progress(after) != progress(before) {
+		t.Error("messages that pile up are progress")
+	}
+}

@@ -73,10 +73,17 @@ func (p *probe) ask(now time.Time) error {
 		if s.Type == "http" {
 			pending = 0 // a request has a time limit of its own, and its append is the log's
 		}
-		moved := s.Appended + s.Acknowledged + s.Duplicates + s.SetAside + s.Lost + s.Restarts
+		moved := progress(s)
 		errs = append(errs, p.loop("source "+s.Name).judge(now, pending, moved, sourceStuckAfter))
 	}
 	return errors.Join(errs...)
+}
+
+// progress grows with everything a source gets done. Messages less Inflight are
+// those that were dealt with; some, such as commands between devices with QoS 0,
+// end in no other count.
+func progress(s api.Source) int64 {
+	return s.Messages - s.Inflight + s.Appended + s.Acknowledged + s.Duplicates + s.SetAside + s.Lost + s.Restarts
 }
 
 // loop returns what is known of the loop called name. Only ask calls it, and

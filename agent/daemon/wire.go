@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"strings"
 	"time"
 
@@ -119,7 +120,7 @@ func mqttStatus(s mqtt.Status) api.Source {
 // broker is a broker that devices connect to, over the log of that configuration.
 func (d *Daemon) broker(cfg broker.Config, log buffer.Config) partSpec {
 	window, maxRecord := log.Commit.MaxDelay.Std(), int(log.MaxRecordBytes)
-	return partSpec{kind: sourceKind, name: cfg.Name, typ: "broker", config: cfg, build: func() (instance, error) {
+	return partSpec{kind: sourceKind, name: cfg.Name, typ: "broker", config: stampedConfig{cfg, stamps(cfg.TLS.CertFile, cfg.TLS.KeyFile, cfg.TLS.ClientCAFile)}, build: func() (instance, error) {
 		b, err := broker.New(broker.Options{
 			Config: cfg, Log: d.log, Places: d.log, Window: window, MaxRecordBytes: maxRecord, Logger: d.logger.With("part", "source "+cfg.Name),
 		})
@@ -132,6 +133,23 @@ func (d *Daemon) broker(cfg broker.Config, log buffer.Config) partSpec {
 		}
 		return instance{run: b.Run, reload: b.Reload, source: func() api.Source { return brokerStatus(scheme, b.Status()) }}, nil
 	}}
+}
+
+// stampedConfig is the configuration of a part that reads files when it starts:
+// a reload starts it anew if one of them changed, such as a certificate.
+type stampedConfig struct {
+	config any
+	stamps string
+}
+
+func stamps(files ...string) string {
+	var out strings.Builder
+	for _, name := range files {
+		if info, err := os.Stat(name); err == nil {
+			fmt.Fprintf(&out, "%s %d %d\n", name, info.Size(), info.ModTime().UnixNano())
+		}
+	}
+	return out.String()
 }
 
 func brokerStatus(scheme string, s broker.Status) api.Source {
@@ -150,7 +168,7 @@ func brokerStatus(scheme string, s broker.Status) api.Source {
 
 // httpSource takes records by POST.
 func (d *Daemon) httpSource(cfg http.Config) partSpec {
-	return partSpec{kind: sourceKind, name: cfg.Name, typ: "http", config: cfg, build: func() (instance, error) {
+	return partSpec{kind: sourceKind, name: cfg.Name, typ: "http", config: stampedConfig{cfg, stamps(cfg.TLS.CertFile, cfg.TLS.KeyFile, cfg.TLS.ClientCAFile)}, build: func() (instance, error) {
 		source, err := http.New(cfg, d.log, d.logger.With("part", "source "+cfg.Name))
 		if err != nil {
 			return instance{}, err
@@ -230,7 +248,7 @@ func queryStatus(text string, s analytics.Status) api.Query {
 	out := api.Query{
 		Part: api.Part{State: states[s.State], Since: s.Since, Error: s.LastError}, Consumer: s.Consumer, SQL: strings.TrimSpace(text),
 		Input: s.Input, Output: s.Output, Records: s.Records, Rows: s.Rows, Late: s.Late, BadRecords: s.BadRecords,
-		BadValues: s.BadValues, MissedRecords: s.MissedRecords, Windows: int64(s.Windows), Groups: int64(s.Groups),
+		BadValues: s.BadValues, LastBad: s.LastBad, MissedRecords: s.MissedRecords, Windows: int64(s.Windows), Groups: int64(s.Groups),
 		StateBytes: int64(s.StateBytes), Watermark: s.Watermark, LastRow: s.LastRow,
 	}
 	if s.State == analytics.Waiting {
