@@ -324,29 +324,30 @@ func (c *client) settle() {
 	c.mu.Unlock()
 }
 
-// takePlace waits for a place for one more message. Who knows the limit (MQTT 5)
-// and does not keep it is ended; there a QoS 2 message has its place until it is
-// released (4.9). Who does not know it is just not read meanwhile.
-func (c *client) takePlace(ctx context.Context) error {
+// takePlace waits for a place for one more message: whoever has too many that
+// are not acknowledged is just not read meanwhile. MQTT 5 clients know the limit
+// and could be ended (4.9), but some that people use do not keep to it and do not
+// recover from that. One that does not release its QoS 2 messages would wait for
+// ever, and is ended.
+func (c *client) takePlace(ctx context.Context, qos byte) error {
 	limit := c.broker.config.MaxInflight
-	held := 0
-	if c.version == packet.V5 {
+	if c.version == packet.V5 && qos == 2 {
 		c.broker.mu.Lock()
-		held = c.session.received.count
+		held := c.session.received.count
 		c.broker.mu.Unlock()
+		if held >= limit {
+			return refusal(packet.ReceiveMaximumExceeded, "%d messages are not released", held)
+		}
 	}
 	for {
 		c.mu.Lock()
-		if c.inflight+held < limit {
+		if c.inflight < limit {
 			c.inflight++
 			c.mu.Unlock()
 			return nil
 		}
 		freed := c.freed
 		c.mu.Unlock()
-		if c.version == packet.V5 {
-			return refusal(packet.ReceiveMaximumExceeded, "more than %d messages are not acknowledged", limit)
-		}
 		select {
 		case <-freed:
 		case <-c.gone:
@@ -374,7 +375,7 @@ func (c *client) publish(ctx context.Context, p *packet.Publish) error {
 		return c.deny(ctx, p)
 	}
 	if p.QoS > 0 {
-		if err := c.takePlace(ctx); err != nil {
+		if err := c.takePlace(ctx, p.QoS); err != nil {
 			return err
 		}
 	}
