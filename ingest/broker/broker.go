@@ -90,6 +90,8 @@ type Broker struct {
 	retained      map[string]*publication
 	retainedBytes int64
 	queuedBytes   int64
+	freshBytes    int64      // of session.fresh
+	retentions    uint64     // messages retained so far
 	wills         []*inbound // to be published
 	willDue       chan struct{}
 	epochs        uint64 // connections so far

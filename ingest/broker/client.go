@@ -20,7 +20,8 @@ const (
 	readBuffer  = 2 << 10
 	smallPacket = 64 << 10         // a larger one takes its memory from Broker.bodies first
 	bodyTime    = 10 * time.Second // for the rest of a packet, and for each MiB of it
-	writeTime   = 10 * time.Second // for what is written at once
+	writeTime   = 10 * time.Second // for writePiece: a modem needs it for a large message
+	writePiece  = 16 << 10
 	writeAtOnce = 64 << 10
 	maxAliases  = 16 // topic aliases of a client
 	// maxUserProperties of a message: they take more memory than bytes.
@@ -52,6 +53,8 @@ type client struct {
 	wakeUp chan struct{} // there is something to write
 	gone   chan struct{} // closed when the connection ends
 	once   sync.Once
+
+	handing sync.Mutex // held while a message is given to the worker
 
 	mu       sync.Mutex
 	control  []byte // packets to write before messages
@@ -139,10 +142,7 @@ func (c *client) write() error {
 			if len(buffer) == 0 {
 				break
 			}
-			if err := c.mayWriteFor(writeTime); err != nil {
-				return err
-			}
-			if _, err := c.conn.Write(buffer); err != nil {
+			if err := c.writeAll(buffer); err != nil {
 				return err
 			}
 			if cap(buffer) > 2*writeAtOnce {
@@ -168,6 +168,22 @@ func (c *client) mayWriteFor(d time.Duration) error {
 		return nil
 	}
 	return c.conn.SetWriteDeadline(time.Now().Add(d))
+}
+
+// writeAll writes piece by piece, each in its time. It gives up when the
+// connection ends.
+func (c *client) writeAll(wire []byte) error {
+	for len(wire) > 0 {
+		if err := c.mayWriteFor(writeTime); err != nil {
+			return err
+		}
+		n, err := c.conn.Write(wire[:min(len(wire), writePiece)])
+		if err != nil {
+			return err
+		}
+		wire = wire[n:]
+	}
+	return nil
 }
 
 // more appends the messages that may be sent now.
@@ -328,14 +344,17 @@ func (c *client) settle() {
 // are not acknowledged is just not read meanwhile. MQTT 5 clients know the limit
 // and could be ended (4.9), but some that people use do not keep to it and do not
 // recover from that. One that does not release its QoS 2 messages would wait for
-// ever, and is ended.
-func (c *client) takePlace(ctx context.Context, qos byte) error {
+// ever, and is ended; one that sends such a message again has its place already.
+func (c *client) takePlace(ctx context.Context, it *inbound) error {
 	limit := c.broker.config.MaxInflight
-	if c.version == packet.V5 && qos == 2 {
+	if c.version == packet.V5 && it.message.QoS == 2 {
 		c.broker.mu.Lock()
-		held := c.session.received.count
+		held, again := c.session.received.count, c.session.received.has(it.message.ID)
 		c.broker.mu.Unlock()
-		if held >= limit {
+		switch {
+		case again:
+			return nil
+		case held >= limit:
 			return refusal(packet.ReceiveMaximumExceeded, "%d messages are not released", held)
 		}
 	}
@@ -344,6 +363,7 @@ func (c *client) takePlace(ctx context.Context, qos byte) error {
 		if c.inflight < limit {
 			c.inflight++
 			c.mu.Unlock()
+			it.placed = true
 			return nil
 		}
 		freed := c.freed
@@ -369,17 +389,38 @@ func (c *client) publish(ctx context.Context, p *packet.Publish) error {
 	if len(p.Properties.User) > maxUserProperties {
 		return refusal(packet.QuotaExceeded, "more than %d user properties", maxUserProperties)
 	}
-	b := c.broker
+	it := newInbound(c, p)
 	if strings.HasPrefix(p.Topic, "$") || !c.who.MayPublish(c.id, p.Topic) {
-		b.state.refusedPublish()
-		return c.deny(ctx, p)
+		c.broker.state.refusedPublish()
+		// MQTT 3.1.1 has no word for that but an acknowledgement (it says so,
+		// 3.3.5) or the end; an acknowledgement would be a lie here.
+		if c.version != packet.V5 {
+			return refusal(packet.NotAuthorized, "it may not publish to %.200q", p.Topic)
+		}
+		if p.QoS == 0 {
+			return nil
+		}
+		it.denied, it.message.Payload = packet.NotAuthorized, nil
 	}
 	if p.QoS > 0 {
-		if err := c.takePlace(ctx, p.QoS); err != nil {
+		if err := c.takePlace(ctx, it); err != nil {
 			return err
 		}
 	}
-	it := newInbound(c, p)
+	return c.hand(ctx, it)
+}
+
+// hand gives a message to the worker. Once the connection has ended nothing gets
+// there, for it may be sent again over the next one.
+func (c *client) hand(ctx context.Context, it *inbound) error {
+	c.handing.Lock()
+	defer c.handing.Unlock()
+	select {
+	case <-c.gone:
+		return errDone
+	default:
+	}
+	b := c.broker
 	if !b.waiting.Take(it.weight(), ctx.Done(), c.gone) {
 		return net.ErrClosed
 	}
@@ -388,13 +429,18 @@ func (c *client) publish(ctx context.Context, p *packet.Publish) error {
 	case b.queue <- it:
 		return nil
 	case <-c.gone:
-		b.waiting.Give(it.weight())
-		b.state.handled(1)
-		return errDone
 	case <-ctx.Done():
-		b.waiting.Give(it.weight())
-		return ctx.Err()
 	}
+	b.waiting.Give(it.weight())
+	b.state.handled(1)
+	return errDone
+}
+
+// handedOver waits until the message that the connection, which has ended, gives to
+// the worker at this moment is there or given up. It does not take long.
+func (c *client) handedOver() {
+	c.handing.Lock()
+	defer c.handing.Unlock()
 }
 
 // resolve puts the topic in the place of its alias (MQTT 5, section 3.3.2.3.4).
@@ -420,24 +466,6 @@ func (c *client) resolve(p *packet.Publish) error {
 		c.aliases = map[uint16]string{}
 	}
 	c.aliases[*alias] = p.Topic
-	return nil
-}
-
-// deny answers a message that the client may not send. MQTT 3.1.1 has no word
-// for that but an acknowledgement (it says so, 3.3.5) or the end; an
-// acknowledgement would be a lie here.
-func (c *client) deny(_ context.Context, p *packet.Publish) error {
-	if c.version != packet.V5 {
-		return refusal(packet.NotAuthorized, "it may not publish to %.200q", p.Topic)
-	}
-	kind := packet.PUBACK
-	switch p.QoS {
-	case 0:
-		return nil
-	case 2:
-		kind = packet.PUBREC
-	}
-	c.send(&packet.Ack{Kind: kind, ID: p.ID, Code: packet.NotAuthorized})
 	return nil
 }
 

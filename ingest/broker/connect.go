@@ -25,6 +25,8 @@ const (
 	maxConnectBytes = 16 << 10 // of CONNECT, before anybody knows who it is
 	maxClientID     = 256      // bytes; brokers differ, 3.1.3.1 asks for 23 at least
 	authTime        = 30 * time.Second
+
+	maxWillProperties = 100
 )
 
 func (b *Broker) tlsConfig() (*tls.Config, error) {
@@ -176,6 +178,12 @@ func readConnect(in *bufio.Reader) (*packet.Connect, error) {
 	connect, ok := p.(*packet.Connect)
 	if !ok {
 		return nil, errors.New("the first packet is no CONNECT")
+	}
+	// A pair of empty texts is five bytes there and 32 in memory. Nobody has use
+	// for those of CONNECT, and nobody needs thousands on a will.
+	connect.Properties.User = nil
+	if connect.Will != nil && len(connect.Will.Properties.User) > maxWillProperties {
+		return nil, &packet.Error{Code: packet.QuotaExceeded, Reason: "the will has too many user properties"}
 	}
 	return connect, nil
 }

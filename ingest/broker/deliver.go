@@ -63,7 +63,7 @@ func (b *Broker) plan(batch []*inbound) []buffer.Record {
 	var records []buffer.Record
 	waiters := b.waiters()
 	for _, it := range batch {
-		if it.repeated {
+		if it.repeated || it.denied != packet.Success {
 			continue
 		}
 		p := it.publication()
@@ -144,6 +144,8 @@ func (b *Broker) retain(p *publication) {
 		delete(b.retained, p.topic)
 	}
 	if len(p.payload) > 0 {
+		b.retentions++
+		p.number = b.retentions
 		b.retained[p.topic] = p
 		b.retainedBytes += p.bytes()
 	}
@@ -156,7 +158,7 @@ func (b *Broker) publish(batch []*inbound) []buffer.Record {
 	defer b.mu.Unlock()
 	var late []buffer.Record
 	for _, it := range batch {
-		if it.repeated {
+		if it.repeated || it.denied != packet.Success {
 			continue
 		}
 		p := it.publication()

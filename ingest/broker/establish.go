@@ -24,9 +24,8 @@ func (b *Broker) establish(ctx context.Context, c *client, p *packet.Connect) (p
 		b.mu.Unlock()
 		return packet.NotAuthorized, &turnedAway{"auth", errors.New("the client identifier is another user's")}
 	}
-	if old != nil && old.client != nil {
-		old.client.refuse(packet.SessionTakenOver, "")
-		b.publishWill(old)
+	if old != nil {
+		b.takeOver(old, p.CleanStart)
 	}
 	b.epochs++
 	c.epoch = b.epochs
@@ -73,6 +72,25 @@ func (b *Broker) establish(ctx context.Context, c *client, p *packet.Connect) (p
 		b.keeper.later(change{Kind: kindGone, Client: c.id, Generation: old.generation})
 	}
 	return 0, nil
+}
+
+// takeOver ends what is left of a session's connection, and of its will: a new
+// connection stops the delay of one (3.1.3.2.2), unless the session ends with it.
+// After that the old connection brings nothing more. Broker.mu is held.
+func (b *Broker) takeOver(old *session, cleanStart bool) {
+	ends := cleanStart || !old.persistent()
+	if c := old.client; c != nil {
+		c.refuse(packet.SessionTakenOver, "")
+		c.handedOver()
+		if c.clean { // it said good-bye, and was not heard out
+			old.will = nil
+		}
+		ends = ends || old.will != nil && old.will.delay == 0
+	}
+	if ends {
+		b.publishWill(old)
+	}
+	old.will = nil
 }
 
 // expiryOf is how long the session will outlive the connection.
@@ -159,6 +177,7 @@ func (b *Broker) left(c *client, why error) {
 	var changes []change
 	if s.persistent() {
 		s.away = time.Now()
+		b.settleFresh(s, s.away)
 		changes = append(changes, change{Kind: kindSession, Client: s.id, Generation: s.generation})
 		changes = append(changes, b.describeQueue(s)...)
 		if done, ok := s.delivered(); ok {

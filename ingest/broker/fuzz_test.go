@@ -49,7 +49,7 @@ func FuzzState(f *testing.F) {
 		for _, s := range b.sessions {
 			b.drop(s)
 		}
-		if b.queuedBytes != 0 || len(b.tree.root.below) != 0 {
+		if b.queuedBytes != 0 || b.freshBytes != 0 || len(b.tree.root.below) != 0 {
 			t.Fatalf("%d bytes and %d branches are left", b.queuedBytes, len(b.tree.root.below))
 		}
 	})

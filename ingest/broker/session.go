@@ -19,6 +19,7 @@ type publication struct {
 	from    string            // the publisher's client identifier
 	expires time.Time         // zero: never
 	extra   int               // bytes of props
+	number  uint64            // of what is retained, to tell it from what takes its place
 }
 
 // bytes is about what a publication takes.
@@ -65,10 +66,11 @@ type session struct {
 	loose   []*outgoing // QoS 0, the same
 	sent    []*outgoing // with an identifier, not acknowledged yet, oldest first
 	bytes   int64       // of all three
+	fresh   []fresh     // what is retained for a new subscription; goes before the rest
+	topics  int64       // bytes of fresh
 	planned int         // messages the state stream has and the queue not yet
 	serial  uint64      // last one given
 	stored  uint64      // up to where the log was told that it is delivered
-	nextID  uint16
 
 	received idSet // QoS 2 messages that are durable, until PUBREL
 	will     *will
@@ -163,6 +165,7 @@ func (b *Broker) forget(s *session, o *outgoing) {
 // clear drops all that waits. Broker.mu is held.
 func (b *Broker) clear(s *session) {
 	b.queuedBytes -= s.bytes
+	b.forgetFresh(s, len(s.fresh))
 	s.bytes, s.queue, s.loose, s.sent = 0, nil, nil, nil
 }
 
@@ -172,7 +175,10 @@ func (b *Broker) deliveries(s *session, c *client, dst []byte, max int) []byte {
 	now := time.Now()
 	start := len(dst)
 	for len(dst)-start < max {
-		o := s.next(int(c.receiveMaximum))
+		o := b.nextFresh(s, now)
+		if o == nil {
+			o = s.next(int(c.receiveMaximum))
+		}
 		if o == nil {
 			break
 		}
@@ -210,21 +216,23 @@ func (b *Broker) encode(s *session, c *client, o *outgoing, now time.Time) ([]by
 		p.Properties.MessageExpiry = &seconds
 	}
 	if o.qos > 0 {
-		o.id = s.identifier()
+		o.id = s.identifier(o)
 		p.ID = o.id
 	}
 	return p.Append(nil, c.version)
 }
 
 // identifier gives one that no message on its way has. There is one, for fewer
-// than 65,535 are on their way.
-func (s *session) identifier() uint16 {
-	for {
-		s.nextID++
-		if s.nextID != 0 && !slices.ContainsFunc(s.sent, func(o *outgoing) bool { return o.id == s.nextID }) {
-			return s.nextID
-		}
+// than 65,535 are on their way. It goes by the message's place in the queue, which
+// the state stream has: after a restart a message gets the one it had. A client
+// takes another message with it for the same one, if that was of QoS 2 and not
+// released, and drops it.
+func (s *session) identifier(o *outgoing) uint16 {
+	id := uint16(o.serial%65535) + 1
+	for slices.ContainsFunc(s.sent, func(other *outgoing) bool { return other.id == id }) {
+		id = uint16(uint32(id)%65535) + 1
 	}
+	return id
 }
 
 // acknowledged takes PUBACK, PUBREC and PUBCOMP of the client. It returns what is

@@ -35,7 +35,7 @@ func (b *Broker) subscribe(ctx context.Context, c *client, p *packet.Subscribe) 
 	if list := p.Properties.SubscriptionIDs; len(list) > 0 {
 		id = list[0]
 	}
-	var fresh []retainedFor
+	var wantRetained []subscription
 	b.mu.Lock()
 	s := c.session
 	if s.client != c {
@@ -55,9 +55,9 @@ func (b *Broker) subscribe(ctx context.Context, c *client, p *packet.Subscribe) 
 		s.subs[sub.Filter] = sub
 		b.tree.add(s, sub)
 		shared, _ := split(sub.Filter)
-		fresh = slices.DeleteFunc(fresh, func(r retainedFor) bool { return r.sub.Filter == sub.Filter })
+		wantRetained = slices.DeleteFunc(wantRetained, func(s subscription) bool { return s.Filter == sub.Filter })
 		if shared == "" && (wanted.RetainHandling == 0 || wanted.RetainHandling == 1 && !before) {
-			fresh = append(fresh, retainedFor{sub})
+			wantRetained = append(wantRetained, sub)
 		}
 	}
 	kept := s.persistent()
@@ -73,7 +73,7 @@ func (b *Broker) subscribe(ctx context.Context, c *client, p *packet.Subscribe) 
 		}
 	}
 	c.send(answer)
-	b.sendRetained(c, fresh)
+	b.sendRetained(c, wantRetained)
 	return nil
 }
 
@@ -103,9 +103,6 @@ func (b *Broker) passed(ctx context.Context, c *client) error {
 	return nil
 }
 
-// retainedFor is a subscription that gets what is retained.
-type retainedFor struct{ sub subscription }
-
 // check says what is granted (4.7, 4.8.2). Broker.mu is held.
 func (b *Broker) check(c *client, wanted packet.Subscription) packet.Code {
 	name, filter := split(wanted.Filter)
@@ -133,28 +130,6 @@ func (s *session) filterBytes() (n int) {
 		n += len(filter)
 	}
 	return n
-}
-
-// sendRetained queues what is retained for new subscriptions.
-func (b *Broker) sendRetained(c *client, subs []retainedFor) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	s, now := c.session, time.Now()
-	if s.client != c {
-		return
-	}
-	for _, r := range subs {
-		for topic, p := range b.retained {
-			if !message.Matches(r.sub.Filter, topic) || !p.expires.IsZero() && !now.Before(p.expires) {
-				continue
-			}
-			o := &outgoing{publication: p, qos: min(p.qos, r.sub.QoS), retain: true}
-			if r.sub.ID != 0 {
-				o.ids = []uint32{r.sub.ID}
-			}
-			b.enqueue(s, o)
-		}
-	}
 }
 
 // unsubscribe takes UNSUBSCRIBE (3.10).

@@ -35,6 +35,8 @@ type inbound struct {
 	extra    int                 // bytes of props
 	will     byte                // QoS of a will for subscribers; its record has none, for it has no identifier
 	repeated bool                // the log has it already
+	placed   bool                // it counts as in flight
+	denied   packet.Code         // not Success: it only waits for its turn to be refused
 	routed   bool                // it becomes a record
 	targets  []target            // found before it was durable; nil: not looked for
 	barrier  chan struct{}       // no message: closed when all before it are passed on
@@ -181,6 +183,9 @@ func (w *worker) handle(ctx context.Context, batch []*inbound) bool {
 // prepare recognises what the log has, and says which record a message becomes.
 func (w *worker) prepare(it *inbound) (stream string, record buffer.Record, ok bool) {
 	b, m := w.broker, &it.message
+	if it.denied != packet.Success {
+		return "", buffer.Record{}, false
+	}
 	if m.QoS > 0 {
 		m.Hash = message.Fingerprint(m.Topic, m.Payload)
 		if w.recognise(it) {
@@ -273,17 +278,27 @@ func (w *worker) acknowledge(batch []*inbound) {
 			continue
 		}
 		acknowledged++
+		// Its place first: who looks between the two must not count it twice.
+		if it.placed {
+			it.client.settle()
+		}
 		kind := packet.PUBACK
 		if m.QoS == 2 {
 			kind = packet.PUBREC
-			w.broker.mu.Lock()
-			it.session.received.add(m.ID)
-			w.broker.mu.Unlock()
+			if it.denied == packet.Success {
+				w.broker.hold(it)
+			}
 		}
-		it.client.settle()
-		it.client.send(&packet.Ack{Kind: kind, ID: m.ID})
+		it.client.send(&packet.Ack{Kind: kind, ID: m.ID, Code: it.denied})
 	}
 	w.broker.state.acknowledged(appended, acknowledged)
+}
+
+// hold keeps the identifier of a QoS 2 message until it is released.
+func (b *Broker) hold(it *inbound) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	it.session.received.add(it.message.ID)
 }
 
 // appendAll makes records durable, all streams at once so that they share a
