@@ -9,8 +9,8 @@ import (
 
 // maxWaiting passwords wait for their check, first come, first served: a fleet
 // that comes back after a power cut, with strangers among it that hold up the
-// line. On a small board one takes 150 ms, and the last of a thousand comes again.
-const maxWaiting = 1024
+// line. On a small board one takes 150 ms, and the last of many comes again.
+const maxWaiting = 2048
 
 // gate lets few hashes be computed at once, for each takes megabytes and a
 // core; the rest of the machine is for data.
