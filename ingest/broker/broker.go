@@ -94,6 +94,7 @@ type Broker struct {
 	retentions    uint64     // messages retained so far
 	wills         []*inbound // to be published
 	willDue       chan struct{}
+	generation    uint64 // of the newest session
 	epochs        uint64 // connections so far
 }
 

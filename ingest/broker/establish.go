@@ -36,7 +36,7 @@ func (b *Broker) establish(ctx context.Context, c *client, p *packet.Connect) (p
 			b.drop(old)
 			old.client = nil // what is left of the old connection finds nothing
 		}
-		s = &session{id: c.id, owner: c.user, generation: uint64(time.Now().UnixNano()), subs: map[string]subscription{}}
+		s = &session{id: c.id, owner: c.user, generation: b.nextGeneration(), subs: map[string]subscription{}}
 		b.sessions[c.id] = s
 	}
 	s.away, s.client, c.session = time.Time{}, c, s
@@ -72,6 +72,13 @@ func (b *Broker) establish(ctx context.Context, c *client, p *packet.Connect) (p
 		b.keeper.later(change{Kind: kindGone, Client: c.id, Generation: old.generation})
 	}
 	return 0, nil
+}
+
+// nextGeneration tells a session from all earlier ones of its client, also when the
+// clock was set back. Broker.mu is held.
+func (b *Broker) nextGeneration() uint64 {
+	b.generation = max(b.generation+1, uint64(time.Now().UnixNano()))
+	return b.generation
 }
 
 // takeOver ends what is left of a session's connection, and of its will: a new

@@ -155,8 +155,7 @@ func (k *keeper) write(ctx context.Context, records []buffer.Record) bool {
 func (k *keeper) begin(ctx context.Context) { k.ctx = ctx }
 
 // persist makes what a session is now durable before it returns; false when the
-// broker stops. Those who wait at once share a commit.
-// Whoever is gone does not wait either.
+// broker stops or the client is gone. Those who wait at once share a commit.
 func (k *keeper) persist(s *session, gone <-chan struct{}) bool {
 	done := make(chan struct{})
 	k.note(done, change{Kind: kindSession, Client: s.id, Generation: s.generation})

@@ -27,17 +27,28 @@ func (b *Broker) restore(r *restorer) {
 	}
 }
 
+// comeBack is how long a session is kept after a start, however long its client
+// seems to have been away.
+const comeBack = time.Hour
+
 func (b *Broker) restoreSession(id string, kept *restored, now time.Time) {
 	s := &session{
 		id: id, owner: kept.kept.Owner, generation: kept.generation, expiry: min(kept.kept.Expiry, b.config.SessionExpiry.Std()),
-		away: kept.kept.Away, subs: map[string]subscription{}, stored: kept.delivered, serial: kept.delivered,
+		subs: map[string]subscription{}, stored: kept.delivered, serial: kept.delivered,
 	}
-	if s.away.IsZero() || s.away.After(now) {
-		s.away = now // it was connected when the broker ended, or the clock was set back
+	b.generation = max(b.generation, s.generation)
+	if s.expiry <= 0 {
+		return // only messages for it were found
 	}
-	if now.Sub(s.away) >= s.expiry {
-		return
+	// Away since when it was connected when the broker ended, or the clock was set
+	// back: now. A clock that jumped ahead while weir was off must end nothing: every
+	// client has some time to come back. From here on it is time that cannot jump,
+	// which is in now.
+	var away time.Duration
+	if !kept.kept.Away.IsZero() {
+		away = max(0, now.Sub(kept.kept.Away))
 	}
+	s.away = now.Add(-min(away, s.expiry-min(s.expiry, comeBack)))
 	b.sessions[id] = s
 	for _, sub := range kept.kept.Subs {
 		if len(s.subs) < b.config.MaxSubscriptions {

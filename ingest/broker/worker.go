@@ -161,8 +161,7 @@ func (w *worker) handle(ctx context.Context, batch []*inbound) bool {
 			byStream[stream] = append(byStream[stream], record)
 		}
 	}
-	// What the state stream has to hold before the acknowledgement goes with
-	// the same commit. No snapshot may come between this plan and its append.
+	// No snapshot may come between this plan, its append and what follows from it.
 	b.keeper.mu.Lock()
 	defer b.keeper.mu.Unlock()
 	// The state first: a message that is in its stream and not in the state would
@@ -362,7 +361,7 @@ func (b *Broker) try(ctx context.Context, stream string, records []buffer.Record
 	return err
 }
 
-// separate appends one by one after the log refused all of them together, and
+// separate appends by halves after the log refused all of them together, and
 // sets aside those that it refuses alone.
 func (b *Broker) separate(ctx context.Context, stream string, records []buffer.Record, why error) bool {
 	if len(records) > 1 {
