@@ -52,7 +52,7 @@ type state struct {
 	mu         sync.Mutex
 	status     Status
 	complained map[string]time.Time // when something was last logged
-	logStuck   map[string]bool
+	trouble    ingest.Trouble
 }
 
 // Status returns a snapshot.
@@ -175,22 +175,10 @@ func (s *state) droppedFor(client string, logger *slog.Logger) {
 	}
 }
 
-// logged notes whether the log took an append; logged once each way.
+// logged notes whether the log took an append.
 func (s *state) logged(stream string, err error, logger *slog.Logger) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.logStuck == nil {
-		s.logStuck = make(map[string]bool)
-	}
-	switch {
-	case err != nil && !s.logStuck[stream]:
-		s.logStuck[stream] = true
-		logger.Error("the log takes nothing; nothing is acknowledged until it does", "stream", stream, "error", err)
-	case err == nil && s.logStuck[stream]:
-		delete(s.logStuck, stream)
-		logger.Info("the log takes messages again", "stream", stream)
-	}
-	if s.status.LogError = ""; err != nil {
-		s.status.LogError = err.Error()
-	}
+	s.trouble.Note(stream, err, logger)
+	s.status.LogError = s.trouble.Text()
 }

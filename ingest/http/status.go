@@ -5,6 +5,8 @@ import (
 	"maps"
 	"sync"
 	"time"
+
+	"github.com/weir-edge/weir/ingest"
 )
 
 // State says what a source is doing.
@@ -42,7 +44,7 @@ type state struct {
 	mu         sync.Mutex
 	status     Status
 	complained map[Reason]time.Time // when a refusal was last logged
-	logStuck   map[string]bool
+	trouble    ingest.Trouble
 }
 
 // Status returns a snapshot.
@@ -141,22 +143,10 @@ func (s *state) refused(p *problem, from string, logger *slog.Logger) {
 	logger.Warn("a request was refused", "reason", string(p.reason), "detail", p.detail, "from", from, "so_far", s.status.Refused[p.reason])
 }
 
-// logged notes whether the log took an append; logged once each way.
+// logged notes whether the log took an append.
 func (s *state) logged(stream string, err error, logger *slog.Logger) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.logStuck == nil {
-		s.logStuck = make(map[string]bool)
-	}
-	switch {
-	case err != nil && !s.logStuck[stream]:
-		s.logStuck[stream] = true
-		logger.Error("the log takes nothing; requests are refused until it does", "stream", stream, "error", err)
-	case err == nil && s.logStuck[stream]:
-		delete(s.logStuck, stream)
-		logger.Info("the log takes records again", "stream", stream)
-	}
-	if s.status.LogError = ""; err != nil {
-		s.status.LogError = err.Error()
-	}
+	s.trouble.Note(stream, err, logger)
+	s.status.LogError = s.trouble.Text()
 }

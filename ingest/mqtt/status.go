@@ -46,7 +46,7 @@ type state struct {
 	failures   int       // since the last success
 	complained time.Time // when a failure was last logged
 	asideAt    time.Time // when setting aside was last logged
-	logStuck   map[string]bool
+	trouble    ingest.Trouble
 }
 
 // Status returns a snapshot.
@@ -153,22 +153,10 @@ func (s *state) aside(reason string, logger *slog.Logger) {
 	logger.Warn("a message was set aside", "reason", reason, "stream", ingest.Aside, "so_far", s.status.SetAside)
 }
 
-// logged notes whether the log took an append; logged once each way.
+// logged notes whether the log took an append.
 func (s *state) logged(stream string, err error, logger *slog.Logger) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.logStuck == nil {
-		s.logStuck = make(map[string]bool)
-	}
-	switch {
-	case err != nil && !s.logStuck[stream]:
-		s.logStuck[stream] = true
-		logger.Error("the log takes nothing; nothing is acknowledged until it does", "stream", stream, "error", err)
-	case err == nil && s.logStuck[stream]:
-		delete(s.logStuck, stream)
-		logger.Info("the log takes messages again", "stream", stream)
-	}
-	if s.status.LogError = ""; err != nil {
-		s.status.LogError = err.Error()
-	}
+	s.trouble.Note(stream, err, logger)
+	s.status.LogError = s.trouble.Text()
 }
