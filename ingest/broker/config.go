@@ -32,7 +32,7 @@ type Config struct {
 	// to subscribers only. No default.
 	Topics []Topic `yaml:"topics"`
 	// MaxClients at once. Default 1200: a thousand devices and those who watch,
-	// about 30 KiB each. 1 to 50000.
+	// about 11 KiB each while idle. 1 to 50000.
 	MaxClients int `yaml:"max_clients"`
 	// MaxClientsPerAddress at once of one IPv4 address or IPv6 /64. Default 0:
 	// as many as MaxClients, for devices behind one NAT are common.
